@@ -1,0 +1,71 @@
+"""Objective: how a batch becomes losses, one per token (or item), with a mask."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from foretrain.batch import Batch
+from foretrain.parts import Part
+
+if TYPE_CHECKING:
+    from foretrain.context import Context
+    from foretrain.objectives.outputs import Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Soft targets on K candidates a token; they replace the one-hot label wherever the mask is on.
+
+    Attributes:
+        ids: int64 [rows, length, K], candidate ids (distinct at each token).
+        probabilities: float32 [rows, length, K], non-negative, summing to 1.
+    """
+
+    ids: Tensor
+    probabilities: Tensor
+
+
+class Objective(Part):
+    """Losses per token from a batch. An objective may own modules and state (a teacher, a centre, heads).
+
+    `prepare` is pure in (seed, position): it decides masks, corruption and labels, and so the number of loss tokens,
+    before any model runs. Losses are per token and unreduced; the step multiplies weights into them and normalises
+    by the number of loss tokens in the whole global batch, so the result does not depend on micro-batches or ranks.
+    """
+
+    axis: ClassVar[str] = "objective"
+    family: ClassVar[Literal["decoder", "encoder", "any"]] = "any"
+    """The family of model it trains; a recipe that pairs it with another is refused."""
+
+    def setup(self, context: Context) -> None:
+        """Create private state: called once, after the model is built and before a checkpoint is loaded."""
+
+    def window(self, context_length: int) -> int:
+        """How many tokens of the stream one row needs for a model that reads `context_length`."""
+        return context_length
+
+    @abstractmethod
+    def prepare(self, batch: Batch) -> Batch:
+        """Add what the model reads and what is to be predicted: for text `inputs`, `labels` and `mask` [rows, length]."""
+
+    @abstractmethod
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Run the model on a prepared batch."""
+
+    @abstractmethod
+    def losses(self, outputs: Outputs, batch: Batch, targets: Targets | None = None) -> Tensor:
+        """Losses [rows, length] in nats, float32, differentiable; 0 where the mask is off."""
+
+    def modules(self) -> Iterable[nn.Module]:
+        """Own modules that are trained with the model (heads); their parameters join the optimizer."""
+        return ()
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Move own state (an averaged teacher, a queue) after each optimizer step."""

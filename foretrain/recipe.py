@@ -1,0 +1,260 @@
+"""Recipe: the one schema of everything a run needs, and how it is read, overridden and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from foretrain.errors import RequestError
+from foretrain.models.base import Model
+from foretrain.objectives.base import Objective
+from foretrain.optim.base import Optimizer
+from foretrain.parametrizations.base import Parametrization
+from foretrain.parts import PartOf, load_plugin
+from foretrain.probes.base import Probe
+from foretrain.schedules.base import Schedule
+from foretrain.section import Count, DataPath, Number, Section, problems
+from foretrain.steering.base import Steering
+from foretrain.tasks.base import Task
+from foretrain.tokens.tokenizers.base import Tokenizer
+from foretrain.trackers.base import Tracker
+
+FORMAT = 1
+"""Version of the recipe format."""
+
+
+class Budget(Section):
+    """How long a run is, in exactly one unit; the planner turns it into whole steps before the first."""
+
+    steps: Count | None = Field(None, gt=0)
+    """Optimizer steps."""
+    tokens: Count | None = Field(None, gt=0)
+    """Tokens read by the model."""
+    flops: Number | None = Field(None, gt=0)
+    """Floating-point operations of training, everything a method does inside the run included."""
+    minutes: Number | None = Field(None, gt=0)
+    """Wall-clock minutes on this machine, from the start of the command to its report; calibrated by a few steps."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Budget:
+        given = [name for name in ("steps", "tokens", "flops", "minutes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"name exactly one of steps, tokens, flops, minutes (given: {', '.join(given) or 'none'})")
+        return self
+
+
+class Domain(Section):
+    """A named share of the mixture, with its own splits."""
+
+    path: DataPath | list[DataPath]
+    """A file (.txt, .jsonl, .csv, .parquet; .gz and .zst too), a folder of them, `hub:NAME` or `builtin:NAME`; or a list."""
+    weight: Number = Field(1.0, ge=0)
+    """Share of the stream, relative to the other domains."""
+    text: str = "text"
+    """The field or column that holds the text."""
+    group: str | None = None
+    """Field that keeps documents together: all documents with one value of it fall into one split."""
+    validation: float | DataPath = 0.02
+    """The split that judges: a share of the documents (by content hash), or a path of its own; 0 for none."""
+    steer: float | DataPath = 0.0
+    """The split that online methods may look at, like `validation`."""
+    limit: Count | None = Field(None, gt=0)
+    """Read at most this many documents."""
+    invalid: Literal["replace", "error"] = "replace"
+    """Invalid UTF-8: replaced and counted, or an error."""
+    options: dict[str, Any] = {}
+    """Settings of a `builtin:` corpus, or of a `hub:` data set (`name`, `split`, `revision`)."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Domain:
+        shares = [share for share in (self.validation, self.steer) if isinstance(share, float | int)]
+        if any(not 0 <= share < 1 for share in shares) or sum(shares) >= 1:
+            raise ValueError("validation and steer are shares from 0 to below 1, and leave something to train on")
+        return self
+
+
+class Feedback(Section):
+    """A small downstream set that may shape the run but never trains the model on its labels."""
+
+    path: DataPath
+    """A .jsonl, .csv or .parquet file of items, or `builtin:NAME`."""
+    prompt: str | None = None
+    """Field with what is given; unset for whole documents."""
+    completion: str = "text"
+    """Field with what should be predicted."""
+    limit: Count | None = Field(None, gt=0)
+    """Use at most this many items."""
+
+
+class BatchSize(Section):
+    """Tokens per optimizer step, and per forward pass."""
+
+    tokens: Count = Field(8192, gt=0)
+    """Tokens per optimizer step, over all ranks; rounded down to whole windows."""
+    micro: Count | None = Field(None, gt=0)
+    """Tokens per forward pass on one rank; unset: all at once. It changes memory and speed, never the result."""
+
+
+class Stability(Section):
+    """What guards a run against bad steps."""
+
+    clip: Number | None = Field(1.0, gt=0)
+    """Largest global gradient norm; null for no clipping."""
+    spike: Number | None = Field(8.0, gt=0)
+    """A step is skipped when its loss lies this many robust standard deviations above the recent median; null: never."""
+    patience: Count = Field(20, gt=0)
+    """The run stops after this many bad (skipped) steps in a row."""
+
+
+class Checkpoints(Section):
+    """When checkpoints are written and which are kept."""
+
+    every: Number = Field(0.1, gt=0)
+    """A share of the run below 1, a number of steps from 1 on; one is always written at the end."""
+    keep: Count = Field(2, gt=0)
+    """How many of the newest are kept."""
+    best: bool = True
+    """Whether the one with the lowest validation loss is kept too."""
+
+
+class Evaluation(Section):
+    """Validation loss during training, per domain."""
+
+    every: Number = Field(0.1, gt=0)
+    """A share of the run below 1, a number of steps from 1 on; always at step 0 and at the end."""
+    tokens: Count = Field(131_072, gt=0)
+    """At most this many validation tokens per domain, the same ones each time."""
+
+
+class Recipe(Section):
+    """Everything one run needs."""
+
+    format: Literal[1] = 1
+    """Version of the recipe format."""
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; its directory is `runs/NAME` unless `--out` says otherwise."""
+    seed: int = Field(0, ge=0)
+    """Decides initialisation, order of data, and every other random choice."""
+    budget: Budget
+    corpus: dict[str, Domain] = Field(min_length=1)
+    """Domains by name; a bare path stands for `{path: ...}`."""
+    tokenizer: PartOf[Tokenizer] | None = None
+    """Unset: the tokenizer of a pretrained model, or else a BPE of 4096 trained on the corpus."""
+    model: PartOf[Model]
+    batch: BatchSize = BatchSize()
+    documents: Literal["packed", "separate"] = "packed"
+    """Whether attention may cross document boundaries inside a window (`packed`) or not (`separate`)."""
+    objective: PartOf[Objective] = Field({"kind": "causal_lm"}, validate_default=True)
+    parametrization: PartOf[Parametrization] = Field({"kind": "full"}, validate_default=True)
+    optimizer: PartOf[Optimizer] = Field({"kind": "adamw"}, validate_default=True)
+    schedule: PartOf[Schedule] = Field({"kind": "cosine"}, validate_default=True)
+    steering: list[PartOf[Steering]] = []
+    feedback: dict[str, Feedback] = {}
+    tasks: dict[str, PartOf[Task]] = {}
+    probes: list[PartOf[Probe]] = []
+    overlap: Literal["error", "warn"] = "error"
+    """What an overlap of the corpus with feedback or tasks is."""
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoints = Checkpoints()
+    stability: Stability = Stability()
+    precision: Literal["fp32", "bf16", "autocast"] = "bf16"
+    """`fp32`; `bf16`: bf16 weights for computing, fp32 masters for the optimizer; `autocast`: fp32 weights, torch's bf16 autocast."""
+    compile: bool = False
+    """Compile the model with `torch.compile` (needs a C++ compiler)."""
+    track: list[PartOf[Tracker]] = []
+    """Services the metrics are also sent to."""
+    plugins: list[str] = []
+    """Files (relative to the recipe) or installed modules with further parts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_paths(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("corpus"), dict):
+            corpus = {name: {"path": domain} if isinstance(domain, str | list) else domain for name, domain in value["corpus"].items()}
+            value = {**value, "corpus": corpus}
+        return value
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Recipe:
+        if sum(domain.weight for domain in self.corpus.values()) <= 0:
+            raise ValueError("the weights of all domains sum to zero; at least one needs a weight above 0")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe, defaults included, as plain data for YAML, JSON and hashes."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The complete recipe as YAML that `load_recipe` reads back to an equal one."""
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a YAML recipe and apply `a.b=c` overrides.
+
+    Raises:
+        RequestError: no such file, broken YAML, or faults in the recipe (all of them in one message).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"The recipe {path} cannot be read: {error.strerror or error}.") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"The recipe {path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RequestError(f"The recipe {path} should be a YAML mapping with keys such as name, budget, model and corpus.")
+    data.setdefault("name", path.stem)
+    return make_recipe(data, folder=path.parent, overrides=overrides, source=str(path))
+
+
+def make_recipe(data: dict[str, Any], folder: Path = Path(), overrides: list[str] | None = None, source: str = "recipe") -> Recipe:
+    """A recipe from plain data; relative paths start at `folder`."""
+    for override in overrides or []:
+        data = with_override(data, override)
+    for name in data.get("plugins") or []:
+        load_plugin(str(name), folder)
+    try:
+        return Recipe.model_validate(data, context={"folder": folder})
+    except ValidationError as error:
+        lines = problems(error)
+        listing = "\n".join(f"  - {line}" for line in lines)
+        raise RequestError(f"{source} has {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n{listing}") from error
+
+
+def with_override(data: dict[str, Any], override: str) -> dict[str, Any]:
+    """`data` with one `a.b=c` applied: `c` is read as YAML; numbers select items of lists; `a.b=null` unsets.
+
+    Setting a unit of `budget` replaces the unit that was there; setting `kind` keeps no field of the former kind.
+    """
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise RequestError(f"--set {override}: should be a key and a value, such as optimizer.lr=1e-3.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"--set {override}: the value is not valid YAML ({error}).") from error
+    return _set(data, path.strip().split("."), value, override)
+
+
+def _set(node: Any, keys: list[str], value: Any, override: str) -> Any:
+    key, rest = keys[0], keys[1:]
+    if isinstance(node, list):
+        if not key.isdigit() or int(key) >= len(node):
+            raise RequestError(f"--set {override}: '{key}' should be the number of an item, from 0 to {len(node) - 1}.")
+        return [_set(item, rest, value, override) if rest and i == int(key) else value if i == int(key) else item for i, item in enumerate(node)]
+    if isinstance(node, str) and rest == []:
+        node = {"kind": node} if key != "kind" else {}
+    if not isinstance(node, dict):
+        node = {}
+    if rest:
+        if key == "budget":
+            return {**node, key: {rest[0]: value}} if len(rest) == 1 else node
+        return {**node, key: _set(node.get(key), rest, value, override)}
+    if key == "kind" and node.get("kind") not in (None, value):
+        return {"kind": value}
+    return {**node, key: value}
