@@ -25,7 +25,9 @@ class Batch(Mapping[str, Tensor]):
         domains: names of the domains that the `domain` tensor numbers.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], *, seed: int, step: int, positions: Tensor, domains: tuple[str, ...]) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], *, seed: int, step: int, positions: Tensor, domains: tuple[str, ...]
+    ) -> None:
         self._tensors = dict(tensors)
         self.seed = seed
         self.step = step
@@ -61,10 +63,12 @@ class Batch(Mapping[str, Tensor]):
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        return self._like({name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors.items()}, self.positions)
+        return self._like(
+            {name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors.items()}, self.positions
+        )
 
     def generator(self, row: int, purpose: str) -> np.random.Generator:
-        """A random generator for one row and one purpose: pure in (seed, position), so the same on any rank and after any resume."""
+        """A random generator for one row and one purpose: pure in (seed, position), so the same on any rank."""
         return np.random.Generator(np.random.Philox(key=seed_from(self.seed, int(self.positions[row]), purpose)))
 
     def _like(self, tensors: Mapping[str, Tensor], positions: Tensor) -> Batch:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,12 +22,13 @@ class Context:
     """The run as parts see it. Nothing here is to be written to, except through the functions given for it."""
 
     recipe: Recipe
-    folder: Path
-    """Folder of the recipe: relative paths start here."""
     seed: int
     total_steps: int
     device: torch.device
     model: nn.Module
+    """What forward passes run through; under `precision: bf16` its weights are the bf16 copies."""
+    weights: Mapping[str, nn.Parameter]
+    """Every trained parameter by name, live, in fp32 (this rank's shard of it under FSDP2)."""
     roles: dict[str, Role]
     tokenizer: TextTokenizer
     stream: Stream

@@ -6,10 +6,16 @@ the same input gives the same name on every machine.
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import hashlib
 import json
-from pathlib import Path
+import uuid
+from pathlib import Path, PurePath
 from typing import Any
+
+_TEXT = (PurePath, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
+"""What a record may hold besides JSON, and whose text says all of it."""
 
 
 def hash_bytes(data: bytes, size: int = 16) -> str:
@@ -18,17 +24,22 @@ def hash_bytes(data: bytes, size: int = 16) -> str:
 
 
 def hash_data(value: Any, size: int = 16) -> str:
-    """Hash of plain data (dicts, lists, numbers, strings), independent of the order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return hash_bytes(text.encode(), size)
+    """Hash of plain data (JSON values, bytes, paths, dates, decimals), independent of the order of keys.
+
+    Raises:
+        TypeError: the data holds something else, whose text would differ from one process to the next.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+    return hash_bytes(text.encode("utf-8", "surrogatepass"), size)
 
 
 def hash_file(path: Path, size: int = 16) -> str:
     """Hash of a file's bytes, read in pieces."""
     digest = hashlib.blake2b(digest_size=size)
-    with open(path, "rb") as handle:
-        while piece := handle.read(1 << 20):
-            digest.update(piece)
+    piece = memoryview(bytearray(1 << 20))
+    with open(path, "rb", buffering=0) as handle:
+        while count := handle.readinto(piece):
+            digest.update(piece[:count])
     return digest.hexdigest()
 
 
@@ -36,3 +47,11 @@ def seed_from(*keys: int | str) -> int:
     """A 63-bit seed that is a pure function of the keys: the source of every generator in foretrain."""
     data = json.dumps(keys, separators=(",", ":")).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, _TEXT):
+        return str(value)
+    raise TypeError(f"hash_data takes plain data, not {type(value).__name__}: {value!r}")

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from foretrain.errors import RequestError, unknown_name
@@ -57,7 +57,7 @@ class Part(Section):
     """
 
     axis: ClassVar[str] = ""
-    """The word for this family in recipes and listings (`schedule`, `objective` ...); set by the family's base class."""
+    """The word for this family in recipes and listings (`schedule` ...); set by the family's base class."""
     facts: ClassVar[Facts] = Facts()
     neutral: ClassVar[dict[str, Any] | None] = None
     """Settings under which the whole code path runs and changes nothing; None where there is no such setting."""
@@ -157,7 +157,9 @@ def kinds(base: type[P]) -> dict[str, type[P]]:
     for name in _modules(base):
         importlib.import_module(f"{_package(base)}.{name}")
     _load_entry_points()
-    return dict(sorted((part.name(), part) for part in _below(base)))
+    # As in `find`, the last definition of a kind wins.
+    found = {part.name(): part for part in _below(base)}
+    return {kind: found[kind] for kind in sorted(found)}
 
 
 def families() -> dict[str, type[Part]]:
@@ -186,14 +188,15 @@ class _Chooser:
             value = {"kind": value}
         if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
             raise PydanticCustomError(
-                "part", "{text}", {"text": f"should name a {self.base.axis}, such as {{kind: {next(iter(kinds(self.base)), '...')}}}"}
+                "part",
+                "{text}",
+                {"text": f"should name a {self.base.axis}, such as {{kind: {next(iter(kinds(self.base)), '...')}}}"},
             )
         try:
-            return find(self.base, value["kind"]).model_validate(value, context=info.context)
+            part = find(self.base, value["kind"])
         except RequestError as error:
             raise PydanticCustomError("part", "{text}", {"text": str(error)}) from error
-        except ValidationError as error:
-            raise PydanticCustomError("nested", "{text}", {"text": str(error), "nested": error}) from error
+        return part.model_validate(value, context=info.context)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_plain_validator_function(
@@ -203,11 +206,17 @@ class _Chooser:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         parts = kinds(self.base)
-        choices: list[dict[str, Any]] = [{"enum": list(parts)}] if parts else []
-        for part in parts.values():
-            described = handler(part.__pydantic_core_schema__)
-            choices.append(cast(dict[str, Any], described))
-        return {"anyOf": choices} if choices else {"type": "object"}
+        described = [handler(part.__pydantic_core_schema__) for part in parts.values()]
+        # A bare kind, or a mapping that names one: `kind` has a default in the class but not in a recipe.
+        return {"anyOf": [{"enum": list(parts)}, {"required": ["kind"], "oneOf": described}]} if parts else {"enum": []}
+
+
+def chosen(annotation: Any) -> type[Part] | None:
+    """The family of a `PartOf[...]` annotation; None for any other type."""
+    for item in get_args(annotation)[1:]:
+        if isinstance(item, _Chooser):
+            return item.base
+    return None
 
 
 if TYPE_CHECKING:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from foretrain.errors import RequestError
 from foretrain.models.base import Model
@@ -14,9 +13,10 @@ from foretrain.objectives.base import Objective
 from foretrain.optim.base import Optimizer
 from foretrain.parametrizations.base import Parametrization
 from foretrain.parts import PartOf, load_plugin
+from foretrain.plain_yaml import format_yaml, parse_yaml
 from foretrain.probes.base import Probe
 from foretrain.schedules.base import Schedule
-from foretrain.section import Count, DataPath, Number, Section, problems
+from foretrain.section import Count, DataPath, Number, PluginName, Section, problems
 from foretrain.steering.base import Steering
 from foretrain.tasks.base import Task
 from foretrain.tokens.tokenizers.base import Tokenizer
@@ -50,16 +50,16 @@ class Domain(Section):
     """A named share of the mixture, with its own splits."""
 
     path: DataPath | list[DataPath]
-    """A file (.txt, .jsonl, .csv, .parquet; .gz and .zst too), a folder of them, `hub:NAME` or `builtin:NAME`; or a list."""
+    """A file (.txt, .jsonl, .csv, .parquet; .gz and .zst too), a folder, `hub:NAME` or `builtin:NAME`; or a list."""
     weight: Number = Field(1.0, ge=0)
     """Share of the stream, relative to the other domains."""
     text: str = "text"
     """The field or column that holds the text."""
     group: str | None = None
     """Field that keeps documents together: all documents with one value of it fall into one split."""
-    validation: float | DataPath = 0.02
+    validation: Number | DataPath = Field(0.02, union_mode="left_to_right")
     """The split that judges: a share of the documents (by content hash), or a path of its own; 0 for none."""
-    steer: float | DataPath = 0.0
+    steer: Number | DataPath = Field(0.0, union_mode="left_to_right")
     """The split that online methods may look at, like `validation`."""
     limit: Count | None = Field(None, gt=0)
     """Read at most this many documents."""
@@ -74,6 +74,11 @@ class Domain(Section):
         if any(not 0 <= share < 1 for share in shares) or sum(shares) >= 1:
             raise ValueError("validation and steer are shares from 0 to below 1, and leave something to train on")
         return self
+
+
+def _path_alone(value: Any) -> Any:
+    """A path, or a list of them, as the domain that reads it."""
+    return {"path": value} if isinstance(value, str | list) else value
 
 
 class Feedback(Section):
@@ -104,7 +109,7 @@ class Stability(Section):
     clip: Number | None = Field(1.0, gt=0)
     """Largest global gradient norm; null for no clipping."""
     spike: Number | None = Field(8.0, gt=0)
-    """A step is skipped when its loss lies this many robust standard deviations above the recent median; null: never."""
+    """A step is skipped when its loss lies this many robust standard deviations above the recent median; null: no."""
     patience: Count = Field(20, gt=0)
     """The run stops after this many bad (skipped) steps in a row."""
 
@@ -139,43 +144,68 @@ class Recipe(Section):
     seed: int = Field(0, ge=0)
     """Decides initialisation, order of data, and every other random choice."""
     budget: Budget
-    corpus: dict[str, Domain] = Field(min_length=1)
+    """How long the run is, in exactly one unit."""
+    corpus: dict[
+        str, Annotated[Domain, BeforeValidator(_path_alone, json_schema_input_type=Domain | str | list[str])]
+    ] = Field(min_length=1)
     """Domains by name; a bare path stands for `{path: ...}`."""
     tokenizer: PartOf[Tokenizer] | None = None
     """Unset: the tokenizer of a pretrained model, or else a BPE of 4096 trained on the corpus."""
     model: PartOf[Model]
+    """The network: a size built from scratch, or one to continue from."""
     batch: BatchSize = BatchSize()
+    """Tokens per optimizer step and per forward pass."""
     documents: Literal["packed", "separate"] = "packed"
     """Whether attention may cross document boundaries inside a window (`packed`) or not (`separate`)."""
     objective: PartOf[Objective] = Field({"kind": "causal_lm"}, validate_default=True)
+    """How a batch becomes losses."""
     parametrization: PartOf[Parametrization] = Field({"kind": "full"}, validate_default=True)
+    """Which numbers are trained."""
     optimizer: PartOf[Optimizer] = Field({"kind": "adamw"}, validate_default=True)
+    """How a gradient becomes a step."""
     schedule: PartOf[Schedule] = Field({"kind": "cosine"}, validate_default=True)
+    """The learning rate over the run, as a share of the optimizer's."""
     steering: list[PartOf[Steering]] = []
+    """What is decided online at each step; parts act in the listed order."""
     feedback: dict[str, Feedback] = {}
+    """Small downstream sets that may shape the run, by name."""
     tasks: dict[str, PartOf[Task]] = {}
+    """Evaluations, by name; their items are held out from corpus and feedback."""
     probes: list[PartOf[Probe]] = []
+    """What is measured on the model while it trains."""
     overlap: Literal["error", "warn"] = "error"
     """What an overlap of the corpus with feedback or tasks is."""
     evaluation: Evaluation = Evaluation()
+    """Validation loss during training."""
     checkpoint: Checkpoints = Checkpoints()
+    """When checkpoints are written and which are kept."""
     stability: Stability = Stability()
-    precision: Literal["fp32", "bf16", "autocast"] = "bf16"
-    """`fp32`; `bf16`: bf16 weights for computing, fp32 masters for the optimizer; `autocast`: fp32 weights, torch's bf16 autocast."""
+    """What guards the run against bad steps."""
+    precision: Literal["auto", "fp32", "bf16", "autocast"] = "auto"
+    """`fp32`; `bf16`: bf16 weights for computing, fp32 masters for the optimizer; `autocast`: fp32 weights, torch's
+    bf16 autocast; `auto`: bf16 where the machine computes in it natively, else fp32."""
+    distributed: Literal["replicate", "shard"] = "replicate"
+    """Under `torchrun`: every process holds the whole model, or a shard of it (FSDP2)."""
     compile: bool = False
     """Compile the model with `torch.compile` (needs a C++ compiler)."""
     track: list[PartOf[Tracker]] = []
     """Services the metrics are also sent to."""
-    plugins: list[str] = []
+    plugins: list[PluginName] = []
     """Files (relative to the recipe) or installed modules with further parts."""
 
     @model_validator(mode="before")
     @classmethod
-    def _bare_paths(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("corpus"), dict):
-            corpus = {name: {"path": domain} if isinstance(domain, str | list) else domain for name, domain in value["corpus"].items()}
-            value = {**value, "corpus": corpus}
-        return value
+    def _default_kinds(cls, value: Any) -> Any:
+        """`optimizer: {lr: 1e-3}` is of the kind that stands where no optimizer is named."""
+        if not isinstance(value, dict):
+            return value
+        defaults = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, dict)}
+        return {
+            name: {**defaults[name], **item}
+            if name in defaults and isinstance(item, dict) and "kind" in defaults[name]
+            else item
+            for name, item in value.items()
+        }
 
     @model_validator(mode="after")
     def _some_weight(self) -> Recipe:
@@ -189,7 +219,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The complete recipe as YAML that `load_recipe` reads back to an equal one."""
-        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
+        return format_yaml(self.plain())
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -202,21 +232,28 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RequestError(f"The recipe {path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"The recipe {path} is not UTF-8 text (byte {error.start}).") from error
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"The recipe {path} is not valid YAML: {error}") from error
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise RequestError(f"The recipe {path} is not valid YAML: {error}.") from error
     if not isinstance(data, dict):
-        raise RequestError(f"The recipe {path} should be a YAML mapping with keys such as name, budget, model and corpus.")
+        raise RequestError(
+            f"The recipe {path} should be a YAML mapping with keys such as name, budget, model and corpus."
+        )
     data.setdefault("name", path.stem)
     return make_recipe(data, folder=path.parent, overrides=overrides, source=str(path))
 
 
-def make_recipe(data: dict[str, Any], folder: Path = Path(), overrides: list[str] | None = None, source: str = "recipe") -> Recipe:
+def make_recipe(
+    data: dict[str, Any], folder: Path = Path(), overrides: list[str] | None = None, source: str = "recipe"
+) -> Recipe:
     """A recipe from plain data; relative paths start at `folder`."""
     for override in overrides or []:
         data = with_override(data, override)
-    for name in data.get("plugins") or []:
+    plugins = data.get("plugins")
+    for name in plugins if isinstance(plugins, list) else []:
         load_plugin(str(name), folder)
     try:
         return Recipe.model_validate(data, context={"folder": folder})
@@ -235,26 +272,30 @@ def with_override(data: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not path.strip():
         raise RequestError(f"--set {override}: should be a key and a value, such as optimizer.lr=1e-3.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = parse_yaml(text)
+    except ValueError as error:
         raise RequestError(f"--set {override}: the value is not valid YAML ({error}).") from error
-    return _set(data, path.strip().split("."), value, override)
+    keys = path.strip().split(".")
+    # A bare text stands for a mapping with one key: `path` in the corpus, `kind` elsewhere.
+    return _set(data, keys, value, override, bare="path" if keys[0] == "corpus" else "kind")
 
 
-def _set(node: Any, keys: list[str], value: Any, override: str) -> Any:
+def _set(node: Any, keys: list[str], value: Any, override: str, bare: str) -> Any:
     key, rest = keys[0], keys[1:]
-    if isinstance(node, list):
+    if isinstance(node, list) and (bare == "kind" or key.isdigit()):
         if not key.isdigit() or int(key) >= len(node):
-            raise RequestError(f"--set {override}: '{key}' should be the number of an item, from 0 to {len(node) - 1}.")
-        return [_set(item, rest, value, override) if rest and i == int(key) else value if i == int(key) else item for i, item in enumerate(node)]
-    if isinstance(node, str) and rest == []:
-        node = {"kind": node} if key != "kind" else {}
-    if not isinstance(node, dict):
+            items = f"from 0 to {len(node) - 1}" if node else "but the list is empty"
+            raise RequestError(f"--set {override}: '{key}' should be the number of an item, {items}.")
+        changed = _set(node[int(key)], rest, value, override, bare) if rest else value
+        return [*node[: int(key)], changed, *node[int(key) + 1 :]]
+    if isinstance(node, str | list):
+        node = {bare: node}
+    elif not isinstance(node, dict):
         node = {}
+    if len(rest) == 1 and key == "budget":
+        return {**node, key: {rest[0]: value}}
     if rest:
-        if key == "budget":
-            return {**node, key: {rest[0]: value}} if len(rest) == 1 else node
-        return {**node, key: _set(node.get(key), rest, value, override)}
+        return {**node, key: _set(node.get(key), rest, value, override, bare)}
     if key == "kind" and node.get("kind") not in (None, value):
         return {"kind": value}
     return {**node, key: value}

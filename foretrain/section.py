@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from foretrain.errors import unknown_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _SUFFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _NUMBER = re.compile(r"^\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*([KMBGTPE]?)\s*$", re.IGNORECASE)
@@ -35,9 +47,10 @@ def parse_count(value: Any) -> Any:
     return number
 
 
-Count = Annotated[int, BeforeValidator(parse_count)]
+_Written = Annotated[str, Field(pattern=r"^\s*[0-9][0-9_]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*[KMBGTPEkmbgtpe]?\s*$")]
+Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | _Written)]
 """A whole number that may be written `4M` or `2e6`."""
-Number = Annotated[float, BeforeValidator(parse_number)]
+Number = Annotated[float, BeforeValidator(parse_number, json_schema_input_type=float | _Written)]
 """A number that may be written `4M` or `2e15` (YAML itself reads `2e15` as text)."""
 
 
@@ -47,6 +60,8 @@ def _folder(info: ValidationInfo) -> Path:
 
 def _data_path(value: Any, info: ValidationInfo) -> Any:
     """A path as an absolute one; relative paths start at the recipe's folder; `builtin:X` and `hub:X` stay."""
+    if isinstance(value, str) and re.match(r"^hub:[.~/]", value):  # a data set's local folder
+        return f"hub:{_data_path(value.removeprefix('hub:'), info)}"
     if not isinstance(value, str | Path) or re.match(r"^[a-z]+:", str(value)):
         return value
     return str((_folder(info) / Path(value).expanduser()).resolve())
@@ -60,8 +75,15 @@ def _model_path(value: Any, info: ValidationInfo) -> Any:
     return str(path.resolve()) if path.exists() else str(value)
 
 
+def _plugin_name(value: Any, info: ValidationInfo) -> Any:
+    """The absolute path of a `.py` file; the name of a module stays."""
+    return _data_path(value, info) if isinstance(value, str) and value.endswith(".py") else value
+
+
 DataPath = Annotated[str, BeforeValidator(_data_path)]
 """A file or folder of data (relative to the recipe), `builtin:NAME`, or `hub:NAME`."""
+PluginName = Annotated[str, BeforeValidator(_plugin_name)]
+"""A `.py` file (relative to the recipe) or the name of an installed module."""
 ModelPath = Annotated[str, BeforeValidator(_model_path)]
 """A folder (relative to the recipe) that holds a model or tokenizer, or a Hugging Face hub id."""
 
@@ -69,32 +91,50 @@ ModelPath = Annotated[str, BeforeValidator(_model_path)]
 class Section(BaseModel):
     """A frozen piece of a recipe. A key it doesn't have is an error that names the nearest one it has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=False,
+        use_attribute_docstrings=True,
+        serialize_by_alias=True,
+        allow_inf_nan=False,
+    )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in value:
-                if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key", "{text}", {"text": unknown_name("key", str(key), cls.model_fields)}
-                    )
-        return value
+    def _refuse_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        keys = {field.alias or name for name, field in cls.model_fields.items()}
+        if not isinstance(value, dict) or not (unknown := [key for key in value if key not in keys]):
+            return handler(value)
+        texts = [unknown_name("key", str(key), keys) for key in unknown]
+        kinds = [PydanticCustomError("unknown_key", "{text}", {"text": text}) for text in texts]
+        faults = [InitErrorDetails(type=kind, input=value) for kind in kinds]
+        # The known keys are read too, so that one message holds every fault.
+        try:
+            handler({key: item for key, item in value.items() if key in keys})
+        except ValidationError as error:
+            faults += [_restated(fault) for fault in error.errors()]
+        raise ValidationError.from_exception_data(cls.__name__, faults)
 
 
-def problems(error: ValidationError, prefix: tuple[str | int, ...] = ()) -> list[str]:
-    """Every fault in a validation error as `where: what`, errors nested in parts included."""
-    lines: list[str] = []
+def _restated(fault: ErrorDetails) -> InitErrorDetails:
+    kind = PydanticCustomError("restated", "{text}", {"text": fault["msg"]})
+    return InitErrorDetails(type=kind, loc=fault["loc"], input=fault["input"])
+
+
+def _branch(key: int | str) -> bool:
+    """Whether a step of a fault's place is pydantic's name for one type of a union, and no key of the recipe."""
+    return isinstance(key, str) and key.startswith(("function-", "list[", "nullable["))
+
+
+def problems(error: ValidationError, within: str = "") -> list[str]:
+    """Every fault in a validation error as `where: what`; `within` is the place of the section that was read."""
+    lines: dict[str, None] = {}
     for fault in error.errors():
-        where = (*prefix, *fault["loc"])
-        nested = (fault.get("ctx") or {}).get("nested")
-        if isinstance(nested, ValidationError):
-            lines += problems(nested, where)
-            continue
-        path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in where).lstrip(".")
+        path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"] if not _branch(key))
+        path = (within + path).lstrip(".")
         message = fault["msg"].removeprefix("Value error, ")
         given = fault.get("input")
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-        lines.append(f"{path}: {message}{shown}" if path else f"{message}{shown}")
-    return lines
+        lines[f"{path}: {message}{shown}" if path else f"{message}{shown}"] = None
+    return list(lines)

@@ -1,1 +1,1 @@
-
+"""Models: built from scratch at a named size, or loaded."""

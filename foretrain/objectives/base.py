@@ -66,6 +66,10 @@ class Objective(Part):
         """Own modules that are trained with the model (heads); their parameters join the optimizer."""
         return ()
 
+    def step_kind(self, step: int) -> str:
+        """The kind of step `step` (0-based) is, where kinds differ in cost; pure in (seed, step)."""
+        return ""
+
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move own state (an averaged teacher, a queue) after each optimizer step."""

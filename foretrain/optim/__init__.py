@@ -1,1 +1,1 @@
-
+"""Optimizers: how gradients move the parameters."""

@@ -1,1 +1,1 @@
-
+"""Probes: what is measured on the model while it trains."""

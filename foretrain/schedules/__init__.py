@@ -1,1 +1,1 @@
-
+"""Schedules: the learning rate over the steps of a run."""

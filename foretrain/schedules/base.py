@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from foretrain.parts import Part
+from foretrain.section import Number
 
 
 class Schedule(Part):
@@ -15,25 +16,39 @@ class Schedule(Part):
 
     `factor(step, total)` is the factor used by the update of step `step` (0-based) of `total`. The warm-up is shared
     by all schedules: it rises linearly from 1/w to 1 over the first w steps; a schedule describes what follows.
+
+    A phase of n steps starts at its first level and would reach its last level on the step after it (the convention
+    of most published schedules). So a schedule that falls to a `floor` makes its last step one n-th short of it, and
+    a floor of 0 wastes no step.
     """
 
     axis: ClassVar[str] = "schedule"
 
-    warmup: float = Field(0.02, ge=0.0)
+    warmup: Number = Field(0.02, ge=0.0)
     """Length of the linear rise at the start: a share of the run below 1, a number of steps from 1 on."""
 
     def factor(self, step: int, total: int) -> float:
         """The factor of step `step` (0-based) in a run of `total` steps."""
-        rise = span(self.warmup, total)
-        if step < rise:
-            return (step + 1) / rise
-        return self.shape(step - rise, max(1, total - rise))
+        start = min(span(self.warmup, total), total)
+        if step < start:
+            return (step + 1) / start
+        return self.shape(step, start, total)
 
     @abstractmethod
-    def shape(self, step: int, total: int) -> float:
-        """The factor `step` steps after the warm-up, of the `total` steps that follow it."""
+    def shape(self, step: int, start: int, total: int) -> float:
+        """The factor of step `step`, from `start` (the first after the warm-up) to `total - 1`."""
 
 
 def span(length: float, total: int) -> int:
     """A length given as a share of the run (below 1) or as a number of steps (from 1 on), in steps."""
     return round(length * total) if length < 1 else round(length)
+
+
+def curve(schedule: Schedule, total: int) -> list[float]:
+    """The factor of every step of a run of `total` steps."""
+    return [schedule.factor(step, total) for step in range(total)]
+
+
+def between(high: float, low: float, share: float) -> float:
+    """From `high` (at a share of 1) to `low` (at 0) along a straight line, and never outside."""
+    return low + (high - low) * min(1.0, max(0.0, share))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from foretrain.batch import Batch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from foretrain.objectives.outputs import Outputs
 
 Gradient = dict[str, Tensor]
-"""Gradient of the frozen problem by parameter name, float32, already averaged over ranks."""
+"""Gradient of the frozen problem by parameter name, float32, the same on every rank (or this rank's shard of it)."""
 
 
 class GradientOf(Protocol):
@@ -29,6 +30,11 @@ class GradientOf(Protocol):
 
     def __call__(self, group: slice | Tensor | None = None, at: Mapping[str, Tensor] | None = None) -> Gradient:
         """The gradient over `group` (rows of this rank's batch; all by default) at weights `at` (today's by default)."""
+
+
+def overrides(part: Part, hook: str) -> bool:
+    """Whether a part has its own version of a hook of `Steering`."""
+    return getattr(type(part), hook) is not getattr(Steering, hook)
 
 
 class Steering(Part):
@@ -59,13 +65,21 @@ class Steering(Part):
         """
         return None
 
-    def gradient(self, of: GradientOf) -> Gradient:
+    def gradient(
+        self, of: GradientOf, group: slice | Tensor | None = None, at: Mapping[str, Tensor] | None = None
+    ) -> Gradient:
         """The gradient handed to the optimizer: of the frozen problem, here or at weights looked ahead to.
 
-        Several update parts nest: `of` is the problem as the later parts see it.
+        Several update parts nest: `of` is the problem as the later parts see it, and an earlier part may ask this one
+        for a `group` of rows or for other weights. A gradient is valid until `of` is called again: clone what is kept.
         """
-        return of()
+        return of(group, at)
 
+    def step_kind(self, step: int) -> str:
+        """The kind of step `step` (0-based) is for this part, where kinds differ in cost; pure in (seed, step)."""
+        return ""
+
+    @torch.no_grad()
     def after_step(self, step: int) -> None:
         """After the optimizer moved the weights (averaging, interpolation, a designer's own update)."""
 

@@ -1,1 +1,1 @@
-
+"""Tasks: downstream evaluations, and what they share."""

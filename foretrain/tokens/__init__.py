@@ -1,1 +1,1 @@
-
+"""Tokens: tokenizers, shards on disk, and the stream of training batches."""

@@ -1,0 +1,1 @@
+"""How files are read: one file per format, found by its suffix."""

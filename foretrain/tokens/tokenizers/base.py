@@ -18,12 +18,12 @@ class Tokenizer(Part):
     axis: ClassVar[str] = "tokenizer"
 
     trained: ClassVar[bool] = False
-    """Whether it depends on the corpus; then its cache name includes the corpus's hash."""
+    """Whether it depends on the corpus; then it is cached under its identity and the hash of the training documents."""
 
     @abstractmethod
     def build(self, texts: Callable[[], Iterator[str]]) -> TextTokenizer:
         """The tokenizer; `texts()` iterates the training documents of the corpus (only read when `trained`)."""
 
     def identity(self) -> dict[str, Any]:
-        """Plain data that names its content (a file hash for a loaded one), for cache names."""
+        """Plain data that, with the training documents, decides the result of training."""
         return self.model_dump(mode="json")

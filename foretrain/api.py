@@ -1,0 +1,292 @@
+"""Everything the command line does, as one call each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from foretrain import comparison, dial, export
+from foretrain.batch import Batch
+from foretrain.console import Terminal
+from foretrain.distributed import Group, end_group, start_group
+from foretrain.errors import RequestError
+from foretrain.generation import generate
+from foretrain.kernels.process import tune_allocator
+from foretrain.lock import RunLock
+from foretrain.plan import Plan, make_plan
+from foretrain.plain_yaml import parse_yaml
+from foretrain.recipe import Recipe, load_recipe, make_recipe
+from foretrain.report.run_report import write_report
+from foretrain.run import Run, execute
+from foretrain.run_directory import RunDirectory
+from foretrain.subject import Subject
+from foretrain.tokens.tokenizer import TextTokenizer
+
+RunLike = RunDirectory | Path | str
+
+_FREE_TO_CHANGE = ("track", "checkpoint", "evaluation.every", "plugins")
+"""Keys that may differ when a run is resumed: they change what is written, never what is computed."""
+_EXTENSION = ("budget", "schedule")
+"""Keys that may also differ when a finished run is extended."""
+
+
+def run(
+    recipe: Recipe | Path | str,
+    *,
+    out: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    start_from: str | None = None,
+    restart: bool = False,
+    minutes: float | None = None,
+    name: str | None = None,
+    quiet: bool = False,
+) -> RunDirectory:
+    """Run a recipe (or a bare text file) to its end, or on from where an earlier call of the same was stopped.
+
+    Args:
+        recipe: a recipe, the path of one, or the path of a text file or folder to train on as it is.
+        out: the run directory; `runs/NAME` if None.
+        overrides: `a.b=c` each.
+        start_from: `RUN` or `RUN@step`: begin with the weights of another run.
+        restart: forget what the directory holds of an earlier run.
+        minutes: budget in minutes, in place of the recipe's.
+        name: name of the run, in place of the recipe's.
+        quiet: show no progress.
+
+    Raises:
+        RequestError: something about the request is wrong; nothing was trained.
+        RunError: the run failed.
+        Interrupted: it was stopped by a signal and can be resumed.
+    """
+    started = time.time()
+    tune_allocator()
+    group = start_group()
+    terminal = Terminal(quiet=quiet, main=group.main)
+    parent = _parent(start_from)
+    read = _read(recipe, overrides, minutes, name, parent)
+    folder = Path(out) if out is not None else Path("runs") / read.name
+    try:
+        with RunLock(folder) if group.main else nullcontext():
+            group.wait()
+            return _run(read, folder, group, terminal, started, parent, restart)
+    finally:
+        end_group()
+
+
+def _run(recipe: Recipe, folder: Path, group: Group, terminal: Terminal, started: float, parent: tuple[RunDirectory, int | None] | None, restart: bool) -> RunDirectory:
+    directory = RunDirectory(folder)
+    if restart and group.main:
+        directory.clear()
+    group.wait()
+    frozen, start = directory.plan(), 0
+    if frozen:
+        start = int(frozen["start"])
+        changed = _changes(directory, recipe)
+        finished = directory.result() is not None
+        if finished and not changed:
+            terminal.say(f"{folder} is done; nothing to do (`--restart` runs it again).")
+            return directory
+        start = _extension_start(directory, changed, finished, start)
+        if finished:
+            frozen["total_steps"] = None
+    tokenizer = TextTokenizer.load(parent[0].tokenizer_path) if parent else TextTokenizer.load(directory.tokenizer_path) if frozen else None
+    with terminal.counting("Tokenizing", "tokens") as progress:
+        plan = make_plan(recipe, group, tokenizer=tokenizer, precision=frozen.get("precision"), progress=progress.update)
+    for note in plan.notes:
+        terminal.warn(note)
+    _refuse_other_data(frozen, plan, folder)
+    if frozen.get("total_steps"):
+        plan.total_steps = frozen["total_steps"]
+    if plan.total_steps is not None and plan.total_steps <= start > 0:
+        raise RequestError(f"{folder} has done {start} steps; a budget that extends it should be larger ({plan.total_steps} steps asked for).")
+    tree = None
+    if parent is not None:
+        tree = export.checkpoint_of(*parent)
+        plan.parent = {"run": str(parent[0].path.resolve()), "step": tree["step"], "name": parent[0].name}
+        if not frozen:
+            terminal.say(f"starting from {parent[0].name} at step {tree['step']}; the learning rate warms up again (schedule.warmup: 0 for not).")
+    elif start:
+        terminal.say(f"extending a finished run at step {start}; the learning rate warms up again (schedule.warmup: 0 for not).")
+    execute(Run(plan, folder, group, terminal, started=started, tree=tree, start=start))
+    _say_result(terminal, directory)
+    return directory
+
+
+def _say_result(terminal: Terminal, directory: RunDirectory) -> None:
+    validation = (directory.result() or {}).get("validation", {})
+    losses = ", ".join(f"{name.removesuffix('/loss')} {value:.4f}" for name, value in validation.items() if name.endswith("/loss"))
+    found = f" validation loss: {losses};" if losses else ""
+    terminal.say(f"done:{found} model {directory.model_path}, report {directory.report_path}")
+
+
+def _parent(start_from: str | None) -> tuple[RunDirectory, int | None] | None:
+    if start_from is None:
+        return None
+    path, at, step = start_from.rpartition("@")
+    if at and not step.isdigit():
+        raise RequestError(f"--from {start_from}: after @ stands a step, such as RUN@1000.")
+    return RunDirectory.open(path if at else step), int(step) if at else None
+
+
+def _read(recipe: Recipe | Path | str, overrides: Sequence[str], minutes: float | None, name: str | None, parent: tuple[RunDirectory, int | None] | None) -> Recipe:
+    changes = [*overrides]
+    if minutes is not None:
+        changes.append(f"budget.minutes={minutes}")
+    if name is not None:
+        changes.append(f"name={name}")
+    if isinstance(recipe, Recipe):
+        return make_recipe(recipe.plain(), overrides=changes) if changes else recipe
+    path = Path(recipe)
+    if not path.exists() or path.suffix not in (".yaml", ".yml"):
+        return make_recipe(dial.recipe_for(path, minutes), overrides=changes, source=str(path))
+    if parent is None:
+        return load_recipe(path, changes)
+    # A continued run may leave its model to the run it starts from.
+    data = parse_yaml(path.read_text(encoding="utf-8")) or {}
+    data.setdefault("name", path.stem)
+    data.setdefault("model", parent[0].recipe()["model"])
+    return make_recipe(data, folder=path.parent, overrides=changes, source=str(path))
+
+
+def _changes(directory: RunDirectory, recipe: Recipe) -> list[tuple[str, Any, Any]]:
+    found = comparison.recipe_difference(directory.recipe(), recipe.plain())
+    return [change for change in found if not change[0].startswith(_FREE_TO_CHANGE)]
+
+
+def _extension_start(directory: RunDirectory, changed: list[tuple[str, Any, Any]], finished: bool, start: int) -> int:
+    """The step at which the schedule begins: that of the finished run that is extended, or as before."""
+    refused = [change for change in changed if not (finished and change[0].startswith(_EXTENSION))]
+    if refused:
+        keys = "; ".join(f"{key} was {before!r} and is {now!r}" for key, before, now in refused)
+        raise RequestError(f"The recipe differs from the one {directory.path} was started with: {keys}. Use `--restart` to begin again, or another name or `--out`.")
+    return int(directory.plan()["total_steps"]) if finished else start
+
+
+def _refuse_other_data(frozen: dict[str, Any], plan: Plan, folder: Path) -> None:
+    if not frozen:
+        return
+    before, now = frozen["hashes"], plan.plain()["hashes"]
+    differs = [f"domain {name}" for name, value in before["corpus"].items() if now["corpus"].get(name) != value]
+    if before["tokenizer"] != now["tokenizer"]:
+        differs.append("the tokenizer")
+    if differs:
+        raise RequestError(f"The data of {folder} changed since it was started ({', '.join(differs)}), so it cannot go on exactly. Put the files back, use `--restart`, or start a new run with `--from`.")
+
+
+def check(recipe: Recipe | Path | str, *, overrides: Sequence[str] = (), minutes: float | None = None) -> Plan:
+    """Resolve a recipe completely and train nothing: tokens, shapes, FLOPs, memory, time."""
+    terminal = Terminal()
+    with terminal.counting("Tokenizing", "tokens") as progress:
+        return make_plan(_read(recipe, overrides, minutes, None, None), progress=progress.update)
+
+
+def open_run(path: Path | str) -> RunDirectory:
+    """A run directory, for reading."""
+    return RunDirectory.open(path)
+
+
+def _open(run: RunLike) -> RunDirectory:
+    return run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+
+
+def export_run(run: RunLike, *, to: str = "hf", out: Path | str | None = None, step: int | None = None) -> Path:
+    """Write a run's model as a folder that `transformers` loads; returns the folder.
+
+    Raises:
+        RequestError: an unknown format, a run without a checkpoint, or a folder that is in the way.
+    """
+    if to != "hf":
+        raise RequestError(f"--to {to}: there is one format, 'hf' (a folder for Hugging Face transformers).")
+    directory = _open(run)
+    folder = Path(out) if out is not None else directory.path / "export"
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise RequestError(f"--out {folder}: the folder holds other things; name a new one.")
+    model, tokenizer = export.load_run_model(directory, step)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    card = directory.model_path / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else f"# {directory.name}\n\nA checkpoint of a run that has not ended.\n"
+    return export.save_model(model, tokenizer, text, folder)
+
+
+def subject_of(run: RunLike, step: int | None = None) -> Subject:
+    """A run's model, ready to be evaluated or sampled from."""
+    model, tokenizer = export.load_run_model(_open(run), step)
+    return Subject(model, tokenizer, int(_open(run).plan()["model"]["context"]))
+
+
+def sample(
+    run: RunLike,
+    prompts: Sequence[str] = ("",),
+    *,
+    tokens: int = 100,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    count: int = 1,
+    step: int | None = None,
+) -> list[dict[str, str]]:
+    """Text that a run's model writes after each prompt: `prompt` and `text` each."""
+    repeated = [prompt for prompt in prompts for _ in range(count)]
+    texts = generate(subject_of(run, step), repeated, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    return [text.plain() for text in texts]
+
+
+def evaluate(run: RunLike, *, tasks: Path | str | None = None, step: int | None = None) -> dict[str, Any]:
+    """Every task of the run's recipe (or of another YAML file with a `tasks:` mapping) on its model."""
+    directory = _open(run)
+    recipe = directory.load_recipe()
+    if tasks is not None:
+        data = parse_yaml(Path(tasks).read_text(encoding="utf-8"))
+        given = data.get("tasks") if isinstance(data, dict) else None
+        if not given:
+            raise RequestError(f"{tasks} should be a YAML file with a mapping `tasks:`.")
+        recipe = make_recipe({**directory.recipe(), "tasks": given}, folder=Path(tasks).parent, source=str(tasks))
+    if not recipe.tasks:
+        raise RequestError(f"The recipe of {directory.path} names no tasks; give a YAML file with `tasks:` by --tasks.")
+    subject = subject_of(directory, step)
+    found = {name: task.evaluate(subject, recipe.seed) for name, task in recipe.tasks.items()}
+    return {name: {metric: measured.plain() for metric, measured in metrics.items()} for name, metrics in found.items()}
+
+
+def report(run: RunLike) -> Path:
+    """Write (again) the report of a run from its files; returns its path."""
+    return write_report(_open(run))
+
+
+def compare(runs: Sequence[RunLike]) -> dict[str, Any]:
+    """Runs side by side: final figures, costs, and the recipe keys in which they differ."""
+    return comparison.compare([_open(run) for run in runs])
+
+
+def show_data(recipe: Recipe | Path | str, *, overrides: Sequence[str] = (), batches: int = 1, rows: int = 4) -> list[dict[str, Any]]:
+    """The first rows of the first training batches, decoded: text, domain, documents, loss mask, position."""
+    plan = make_plan(_read(recipe, overrides, None, None, None))
+    stream, objective, shown = plan.stream(), plan.recipe.objective, []
+    for _ in range(batches):
+        batch = objective.prepare(stream.batch())
+        shown += [_shown_row(plan, batch, row, stream.sources(row)) for row in range(min(rows, batch.rows))]
+        stream.advance()
+    return shown
+
+
+def _shown_row(plan: Plan, batch: Batch, row: int, sources: list[str]) -> dict[str, Any]:
+    mask, inputs = batch["mask"][row], batch["inputs"][row]
+    return {
+        "step": batch.step,
+        "position": int(batch.positions[row]),
+        "domain": batch.domains[int(batch["domain"][row])],
+        "documents": sources,
+        "loss_tokens": int(mask.sum()),
+        "tokens": int(inputs.shape[0]),
+        "text": plan.tokenizer.decode(inputs.tolist()),
+        "masked": [place for place, on in enumerate(mask.tolist()) if not on],
+    }
+
+
+def demo(out: Path | str = "runs/demo", *, quiet: bool = False) -> RunDirectory:
+    """Train a small model on text that ships with the interpreter, in a few minutes on two cores."""
+    return run(Path(__file__).parent / "recipes" / "demo.yaml", out=out, quiet=quiet)

@@ -1,0 +1,123 @@
+"""The planner and the meter: any budget as a whole number of steps, and what each step cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from foretrain import flops
+from foretrain.errors import RequestError
+from foretrain.recipe import Budget
+
+T = TypeVar("T")
+LARGEST = 10_000_000_000
+"""No run has more steps than this; a budget that asks for more is a slip of the pen."""
+
+
+class Meter:
+    """Counts FLOPs per kind of step: the first step of each kind is measured, later ones of that kind cost the same.
+
+    Everything inside the step is counted: forward, backward, what steering adds, the optimizer's matrix products.
+    Evaluations, probes and checkpoints are not.
+    """
+
+    def __init__(self, world: int = 1) -> None:
+        self.world = world
+        self.per_kind: dict[str, int] = {}
+        self.total = 0
+
+    def count(self, kind: str, step: Callable[[], T]) -> T:
+        """Run a step and add its cost."""
+        if kind in self.per_kind:
+            result = step()
+        else:
+            result, cost = flops.counted(step)
+            self.per_kind[kind] = cost * self.world
+        self.total += self.per_kind[kind]
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Costs per kind and their sum so far."""
+        return {"per_kind": dict(self.per_kind), "total": self.total}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.per_kind, self.total = dict(state["per_kind"]), state["total"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a rehearsal found: the cost of each kind of step, and seconds per step and per evaluation."""
+
+    flops: dict[str, int]
+    seconds: float
+    evaluation: float
+
+
+def steps_for(budget: Budget, tokens_per_step: int, pace: Pace | None, kind_of: Callable[[int], str], *, spent: float, evaluations: Callable[[int], int]) -> int:
+    """The whole number of steps a budget buys; at least one.
+
+    Args:
+        budget: in any unit.
+        tokens_per_step: over all ranks.
+        pace: of a rehearsal; needed for `flops` and `minutes`.
+        kind_of: kind of each step, whose costs are summed.
+        spent: seconds of a `minutes` budget already gone, plus those kept back for what follows the training.
+        evaluations: how many evaluations a run of that many steps makes.
+
+    Raises:
+        RequestError: the budget does not pay for one step.
+    """
+    if budget.steps is not None:
+        steps = budget.steps
+    elif budget.tokens is not None:
+        steps = round(budget.tokens / tokens_per_step)
+        if steps == 0:
+            raise RequestError(f"budget.tokens: {budget.tokens} tokens are less than one step of {tokens_per_step}; lower batch.tokens or raise the budget.")
+    elif budget.flops is not None:
+        assert pace is not None
+        steps = _steps_for_flops(budget.flops, pace, kind_of)
+        if steps == 0:
+            raise RequestError(f"budget.flops: {budget.flops:.3g} FLOPs do not pay for one step ({pace.flops[kind_of(0)]:.3g}).")
+    else:
+        assert budget.minutes is not None and pace is not None
+        steps = _steps_for_seconds(budget.minutes * 60 - spent, pace, evaluations)
+        if steps == 0:
+            raise RequestError(f"budget.minutes: {budget.minutes:g} minutes do not pay for one step of {pace.seconds:.2f} s beside {spent:.0f} s of preparation and evaluation.")
+    if steps > LARGEST:
+        raise RequestError(f"budget: {steps:.3g} steps are more than any run has; look at its unit (given: {budget.model_dump(exclude_none=True)}).")
+    return steps
+
+
+def _steps_for_flops(total: float, pace: Pace, kind_of: Callable[[int], str]) -> int:
+    kinds = set(pace.flops)
+    if len(kinds) == 1:
+        return math.floor(total / next(iter(pace.flops.values())) + 0.5)
+    spent, steps = 0.0, 0
+    while True:
+        cost = pace.flops.get(kind_of(steps), max(pace.flops.values()))
+        if spent + cost / 2 > total:
+            return steps
+        spent += cost
+        steps += 1
+
+
+def _steps_for_seconds(seconds: float, pace: Pace, evaluations: Callable[[int], int]) -> int:
+    steps = int(max(0.0, seconds) / pace.seconds)
+    # A few rounds settle it: the number of evaluations hardly depends on the number of steps.
+    for _ in range(4):
+        left = seconds - evaluations(max(1, steps)) * pace.evaluation
+        steps = int(max(0.0, left) / pace.seconds)
+    return steps
+
+
+def interval(every: float, total: int) -> int:
+    """An `every` (a share of the run below 1, a number of steps from 1 on) in steps."""
+    return max(1, round(every * total) if every < 1 else round(every))
+
+
+def due(every: float | None, step: int, total: int) -> bool:
+    """Whether something with this `every` happens once `step` steps are done; always at the end."""
+    return step == total or (every is not None and step % interval(every, total) == 0)

@@ -1,0 +1,306 @@
+"""The command line: each command is one call of the Python API, and the words around it.
+
+Nothing heavy is imported before a command needs it, so `foretrain --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from foretrain.errors import ForetrainError, Interrupted
+
+if TYPE_CHECKING:
+    from foretrain.console import Terminal
+    from foretrain.views import View
+
+REFUSED_BY_THE_SYSTEM = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
+"""Errors of the operating system that are about the user's machine and not about foretrain."""
+
+
+class Commands(TyperGroup):
+    """A group of commands in which Ctrl-C is an interruption like any other (exit code 3)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("Interrupted.") from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="foretrain",
+    help="Pre-train and continue to pre-train language models from one recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 3 interrupted and resumable.",
+)
+data_app = typer.Typer(cls=Commands, help="Look at what a recipe would train on.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe (.yaml), or a text file or folder to train on.")
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/demo.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the recipe, such as optimizer.lr=1e-3 (repeatable)."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Step = Annotated[int | None, typer.Option(min=0, help="Take the checkpoint of this step; the final model if left out.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from foretrain import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    out: Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if left out.")] = None,
+    overrides: Overrides = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Budget in minutes, in place of the recipe's.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", metavar="RUN[@STEP]", help="Begin with the weights of another run.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget an earlier run in that directory.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the run, in place of the recipe's.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train. The same command goes on with a run that was stopped, killed or crashed."""
+    from foretrain import api
+
+    done = api.run(
+        recipe,
+        out=out,
+        overrides=overrides or [],
+        start_from=start_from,
+        restart=restart,
+        minutes=minutes,
+        name=name,
+        quiet=quiet or as_json,
+    )
+    if as_json:
+        _terminal().json({"path": str(done.path), "result": done.result()})
+
+
+@app.command()
+def check(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Resolve a recipe, count parameters and FLOPs, estimate memory and time; train nothing."""
+    from foretrain import api, views
+
+    plan = api.check(recipe, overrides=overrides or [])
+    _show(plan.plain(), as_json, views.plan)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe."""
+    from foretrain import reference
+
+    _terminal().json(reference.schema())
+
+
+@app.command()
+def parts(
+    name: Annotated[str | None, typer.Argument(metavar="[KIND]", help="An axis (schedule) or a kind (cosine).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what a recipe may name: every part, with its fields, defaults and paper."""
+    from foretrain import reference, views
+
+    _show(reference.find_parts(name), as_json, views.parts)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    to: Annotated[str, typer.Option(help="The format: hf (Hugging Face transformers).")] = "hf",
+    out: Annotated[Path | None, typer.Option(help="The folder to write; RUN/export if left out.")] = None,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's model as a folder that other tools load."""
+    from foretrain import api, views
+
+    folder = api.export_run(run, to=to, out=out, step=step)
+    _show({"path": str(folder)}, as_json, views.path)
+
+
+@app.command()
+def sample(
+    run: RunPath,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", help="What the text begins with (repeatable).")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="At most this many tokens.")] = 100,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Draw from the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Draw from the likeliest share p.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a run's model write."""
+    from foretrain import api, views
+
+    texts = api.sample(
+        run,
+        prompts or [""],
+        tokens=tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        count=count,
+        step=step,
+    )
+    _show(texts, as_json, views.samples)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    tasks: Annotated[Path | None, typer.Option(help="A YAML file with `tasks:`; the recipe's own if left out.")] = None,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure tasks on a run's model, with 95 % intervals over items."""
+    from foretrain import api, views
+
+    _show(api.evaluate(run, tasks=tasks, step=step), as_json, views.measures)
+
+
+@app.command()
+def report(run: RunPath, as_json: AsJson = False) -> None:
+    """Write a run's report.html again."""
+    from foretrain import api, views
+
+    _show({"path": str(api.report(run))}, as_json, views.path)
+
+
+@app.command("ls")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where the runs are.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+    from foretrain import views
+    from foretrain.run_directory import list_runs
+
+    _show(list_runs(folder), as_json, views.runs)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories.")],
+    as_json: AsJson = False,
+) -> None:
+    """Put runs side by side: final figures, costs, and where their recipes differ."""
+    from foretrain import api, views
+
+    _show(api.compare(runs), as_json, views.comparison)
+
+
+@data_app.command("show")
+def show_data(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    batches: Annotated[int, typer.Option(min=1, help="How many batches.")] = 1,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows of each.")] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Print the first batches as text, with domain, source and loss mask."""
+    from foretrain import api, views
+
+    found = api.show_data(recipe, overrides=overrides or [], batches=batches, rows=rows)
+    _show(found, as_json, views.batches)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run directory.")] = Path("runs/demo"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a small model on text that ships with Python, in a few minutes on two cores."""
+    from foretrain import api
+
+    done = api.demo(out, quiet=quiet or as_json)
+    if as_json:
+        _terminal().json({"path": str(done.path), "result": done.result()})
+
+
+def main() -> None:
+    """The `foretrain` command: one paragraph for an error of the request or the run, a traceback for one of ours."""
+    try:
+        app(prog_name="foretrain")
+    except Interrupted as error:
+        _terminal().say(str(error))
+        sys.exit(error.exit_code)
+    except ForetrainError as error:
+        _leave(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in REFUSED_BY_THE_SYSTEM:
+            _own_fault()
+        _leave(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror), 1)
+    except Exception:
+        _own_fault()
+
+
+def _rank() -> int:
+    """Which of the processes that `torchrun` started this is; 0 where there is only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _terminal() -> Terminal:
+    from foretrain.console import Terminal
+
+    return Terminal(main=_rank() == 0)
+
+
+def _show(value: Any, as_json: bool, view: Callable[[Any], View]) -> None:
+    terminal = _terminal()
+    if as_json:
+        terminal.json(value)
+        return
+    for piece in view(value):
+        terminal.show(piece)
+
+
+def _leave(text: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    if _rank() == 0:
+        _terminal().fail(text)
+    else:
+        print(f"rank {_rank()}: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _own_fault() -> NoReturn:
+    traceback.print_exc()
+    _leave("This is a fault of foretrain, not of your request: please report it with the lines above.", 1)
+
+
+if __name__ == "__main__":
+    main()

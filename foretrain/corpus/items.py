@@ -1,0 +1,61 @@
+"""Items: the small sets of records that feedback and tasks read, with the same care as a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from foretrain.corpus.decoding import Decoder, Invalid
+from foretrain.corpus.formats.base import format_of
+from foretrain.corpus.inputs import open_path
+from foretrain.corpus.paths import list_files
+from foretrain.corpus.records import Place, Reader, need_field
+from foretrain.errors import RequestError
+
+
+def read_items(
+    path: str | Path,
+    fields: Sequence[str] = (),
+    limit: int | None = None,
+    invalid: Invalid = "error",
+) -> list[dict[str, Any]]:
+    """The items of a .jsonl, .csv or .parquet file (or .gz, .zst), a folder of these, `builtin:NAME` or `hub:NAME`.
+
+    Items of a file are its records, all fields included; items of a built-in corpus or data set are its documents: the
+    metadata, and `id` and `text`.
+
+    Args:
+        path: where the items are.
+        fields: fields that every item must have, with a value (not null).
+        limit: read at most this many.
+        invalid: what happens to invalid UTF-8.
+
+    Raises:
+        RequestError: nothing is there, a record cannot be read, a field is missing (names file, line, and the nearest
+            field there is), or there is no item at all.
+    """
+    items: list[dict[str, Any]] = []
+    for place, item in islice(_records(str(path), invalid), limit):
+        for name in fields:
+            if need_field(item, name, place) is None:
+                raise RequestError(f"{place}: the field '{name}' is null; every item needs a value there.")
+        items.append(item)
+    if not items:
+        raise RequestError(f"{path} holds no items.")
+    return items
+
+
+def _records(path: str, invalid: Invalid) -> Iterator[tuple[Place, dict[str, Any]]]:
+    if path.startswith(("builtin:", "hub:")):
+        reader = Reader(invalid=invalid)
+        for source in open_path(path):
+            for number, document in enumerate(source.documents(reader), 1):
+                yield Place(path, "document", number), {**document.metadata, "id": document.id, "text": document.text}
+        return
+    decoder = Decoder(invalid)
+    for _, file in list_files(Path(path).expanduser()):
+        form = format_of(file)
+        for number, found in form.records(file, decoder):
+            yield Place(str(file), form.unit, number), found

@@ -1,0 +1,118 @@
+"""Export: a run's model as a folder that plain `transformers` loads, with a card that says what it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import logging
+
+from foretrain.checkpoints import Checkpointer
+from foretrain.errors import RequestError
+from foretrain.files import sync_folder
+from foretrain.models.base import auto_class
+from foretrain.recipe import Recipe
+from foretrain.run_directory import RunDirectory
+from foretrain.tokens.tokenizer import TextTokenizer
+
+
+def save_model(model: PreTrainedModel, tokenizer: TextTokenizer, card: str, folder: Path) -> Path:
+    """Write model (safetensors), tokenizer and card as one folder, replacing what was there in one rename."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    logging.disable_progress_bar()
+    model.save_pretrained(temporary)
+    tokenizer.save(temporary)
+    (temporary / "README.md").write_text(card, encoding="utf-8")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def model_from_state(recipe: Recipe, config: Any, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """The plain model whose trained state (`Learner.state_dict`, whole tensors) is given, in fp32 on the CPU."""
+    model = recipe.model.build(config, recipe.seed)
+    parametrization = recipe.parametrization.model_copy(deep=True)
+    trained = parametrization.apply(model, recipe.seed)
+    buffers = {name.removeprefix("buffer."): tensor for name, tensor in state.items() if name.startswith("buffer.")}
+    parameters = dict(trained.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+        for name, buffer in trained.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
+    merged = parametrization.merge(trained)
+    assert isinstance(merged, PreTrainedModel)
+    return merged
+
+
+def load_run_model(run: RunDirectory, step: int | None = None) -> tuple[PreTrainedModel, TextTokenizer]:
+    """A run's model and tokenizer: the exported model of a finished run, or any checkpoint it still has.
+
+    Raises:
+        RequestError: the run has no such checkpoint, or none at all yet.
+    """
+    tokenizer = TextTokenizer.load(run.tokenizer_path)
+    if step is None and (run.model_path / "config.json").is_file():
+        config = AutoConfig.from_pretrained(run.model_path)
+        return auto_class(config).from_pretrained(run.model_path, dtype=torch.float32).eval(), tokenizer
+    tree = checkpoint_of(run, step, only=["model"])
+    recipe = run.load_recipe()
+    config = AutoConfig.from_pretrained(run.config_path)
+    return model_from_state(recipe, config, tree["model"]).eval(), tokenizer
+
+
+def checkpoint_of(run: RunDirectory, step: int | None = None, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """The tree of a run's checkpoint at `step` (the newest if None), or some of its entries, verified."""
+    checkpointer = Checkpointer(run.checkpoints_path, owner=False)
+    steps = checkpointer.steps()
+    if not steps:
+        raise RequestError(f"{run.path} holds no checkpoint yet.")
+    return dict(checkpointer.load(steps[-1] if step is None else step, only))
+
+
+def model_card(recipe: Recipe, plan: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """A model card in Markdown: recipe, data, budget and results."""
+    cost = result["cost"]
+    validation = result.get("validation", {})
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [foretrain]",
+        "---",
+        "",
+        f"# {recipe.name}",
+        "",
+        f"A {plan['model']['type']} model of {plan['parameters']:,} parameters, trained with foretrain.",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
+        "```",
+        "",
+        "## Data",
+        "",
+        "| domain | share | training tokens | validation tokens | hash |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, splits in plan["domains"].items():
+        counts = [f"{splits.get(split, {}).get('tokens', 0):,}" for split in ("train", "validation")]
+        lines.append(f"| {name} | {plan['weights'][name]:.3f} | {counts[0]} | {counts[1]} | `{plan['hashes']['corpus'].get(name, '')}` |")
+    lines += ["", "## Budget", "", "| steps | tokens | FLOPs | seconds |", "| --- | --- | --- | --- |"]
+    lines.append(f"| {cost['steps']:,} | {cost['tokens']:,} | {cost['flops']:.3g} | {cost['seconds']:.0f} |")
+    lines += ["", "## Results", "", "| figure | value | 95 % interval |", "| --- | --- | --- |"]
+    lines += [f"| validation {name} | {value:.4f} | |" for name, value in validation.items()]
+    for task, metrics in result.get("tasks", {}).items():
+        lines += [f"| {task} {metric} | {m['value']:.4f} | {m['low']:.4f} to {m['high']:.4f} ({m['items']} items) |" for metric, m in metrics.items()]
+    lines += ["", "## Recipe", "", "```yaml", recipe.to_yaml().rstrip(), "```", ""]
+    return "\n".join(lines)

@@ -1,0 +1,177 @@
+"""Learner: the model with the numbers that are trained: fp32 masters, the precision it computes in, its gradient.
+
+In `fp32` and `autocast` the model's own parameters are the masters. In `bf16` the model computes with bf16 weights
+while fp32 masters are what the optimizer moves and a checkpoint holds; gradients of micro-batches are summed in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from foretrain.distributed import Group, like, shard
+from foretrain.models.roles import Role, parameter_roles
+
+Precision = Literal["fp32", "bf16", "autocast"]
+
+
+class Learner:
+    """A model in training.
+
+    Attributes:
+        model: what forward passes run through.
+        roles: role of every trained parameter, by name.
+        masters: the fp32 parameters the optimizer moves, by name; `masters[name].grad` is the gradient of the step.
+    """
+
+    def __init__(
+        self, model: nn.Module, precision: Precision, group: Group, strategy: Literal["replicate", "shard"] = "replicate"
+    ) -> None:
+        self.group = group
+        self.precision = precision
+        self.model = model.to(group.device)
+        self.roles: dict[str, Role] = {}
+        self.masters: dict[str, nn.Parameter] = {}
+        self._copies: dict[str, nn.Parameter] = {}
+        self._frozen: dict[str, nn.Parameter] = {}
+        roles = parameter_roles(model)
+        self.sharded = strategy == "shard" and group.world > 1
+        if self.sharded:
+            shard(model, transformer_blocks(model), torch.bfloat16 if precision == "bf16" else None)
+        self._train(dict(model.named_parameters()), roles)
+
+    def adopt(self, module: nn.Module, prefix: str) -> None:
+        """Train a module that an objective owns (a head) with the model; its parameters are named `prefix.NAME`."""
+        module.to(self.group.device)
+        named = {f"{prefix}.{name}": parameter for name, parameter in module.named_parameters()}
+        self._train(named, {f"{prefix}.{name}": role for name, role in parameter_roles(module).items()})
+
+    def _train(self, named: dict[str, nn.Parameter], roles: dict[str, Role]) -> None:
+        trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+        self._frozen |= {name: parameter for name, parameter in named.items() if not parameter.requires_grad}
+        self.roles |= {name: roles[name] for name in trained}
+        if self.precision == "bf16" and not self.sharded:
+            self.masters |= {name: nn.Parameter(parameter.detach().clone()) for name, parameter in trained.items()}
+            self._copies |= trained
+            # Parameters only: buffers such as rotary frequencies lose their meaning in bf16.
+            for parameter in named.values():
+                parameter.data = parameter.data.to(torch.bfloat16)
+        else:
+            self.masters |= trained
+
+    def autocast(self) -> Any:
+        """The context that forward passes run in."""
+        if self.precision == "autocast":
+            return torch.autocast(self.group.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def zero_gradients(self) -> None:
+        """Forget the gradients of the last step."""
+        for parameter in self.masters.values():
+            parameter.grad = None
+
+    def sum_ranks(self, now: bool) -> None:
+        """Say whether the next backward pass is the last of its gradient, the one that sums over ranks (FSDP2 only)."""
+        if self.sharded:
+            self.model.set_requires_gradient_sync(now)  # type: ignore[operator]
+
+    def settle(self) -> None:
+        """After forward passes without a backward: give gathered weights back to their shards (FSDP2 only)."""
+        if self.sharded:
+            self.model.reshard()  # type: ignore[operator]
+
+    def collect(self) -> None:
+        """Add the gradients of one backward pass to the masters'."""
+        for name, copy in self._copies.items():
+            if copy.grad is None:
+                continue
+            master = self.masters[name]
+            if master.grad is None:
+                master.grad = copy.grad.float()
+            else:
+                master.grad += copy.grad
+            copy.grad = None
+
+    def gradient(self) -> dict[str, Tensor]:
+        """The summed gradient over all ranks, by name, once every backward pass of it is done."""
+        gradients = {name: parameter.grad for name, parameter in self.masters.items() if parameter.grad is not None}
+        if not self.sharded:
+            self.group.sum_tensors(gradients.values())
+            return gradients
+        # FSDP2 has averaged its own; what an objective owns is not sharded and gets the same average.
+        own = [gradient for gradient in gradients.values() if not isinstance(gradient, DTensor)]
+        self.group.sum_tensors(own)
+        for gradient in own:
+            gradient /= self.group.world
+        return gradients
+
+    def install(self, gradient: Mapping[str, Tensor]) -> None:
+        """Hand a gradient to the optimizer."""
+        for name, parameter in self.masters.items():
+            parameter.grad = gradient.get(name)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring the computing weights up to date after the masters moved."""
+        if self._copies:
+            torch._foreach_copy_(list(self._copies.values()), [self.masters[name] for name in self._copies])
+
+    @contextmanager
+    def at(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
+        """Compute at other weights (by name; the rest as they are), then restore today's from a saved copy."""
+        if weights is None:
+            yield
+            return
+        saved = {name: self.masters[name].detach().clone() for name in weights}
+        self._move(weights)
+        try:
+            yield
+        finally:
+            self._move(saved)
+
+    @torch.no_grad()
+    def _move(self, weights: Mapping[str, Tensor]) -> None:
+        for name, value in weights.items():
+            self.masters[name].copy_(value)
+        self.refresh()
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Compute with the fp32 masters themselves, for figures that should hold for the exported model.
+
+        Weights sharded in bf16 have no fp32 whole to compute with: they stay as they are.
+        """
+        held, precision = {name: copy.data for name, copy in self._copies.items()}, self.precision
+        self.precision = "fp32" if not self.sharded else precision
+        for name, copy in self._copies.items():
+            copy.data = self.masters[name].data
+        try:
+            yield
+        finally:
+            self.precision = precision
+            for name, copy in self._copies.items():
+                copy.data = held[name]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Masters, frozen parameters and buffers, by name."""
+        kept = self.model.state_dict().keys()
+        buffers = {f"buffer.{name}": buffer for name, buffer in self.model.named_buffers() if name in kept}
+        return {**{name: p.detach() for name, p in {**self.masters, **self._frozen}.items()}, **buffers}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` gave (whole tensors; each rank takes its shard)."""
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(like(state[name], tensor))
+        self.refresh()
+
+
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a model: the members of its longest list of like modules."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
+    return list(max(lists, key=len)) if lists else []

@@ -1,0 +1,253 @@
+"""Plan: a recipe with everything resolved: tokenizer, tokens, shapes, inputs by hash. Nothing is trained yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig
+
+from foretrain import flops
+from foretrain.budget import steps_for
+from foretrain.corpus.items import read_items
+from foretrain.corpus.overlap import describe_overlaps, describe_shared, shared_items
+from foretrain.distributed import Group
+from foretrain.errors import RequestError
+from foretrain.evaluation import Validation
+from foretrain.hashing import hash_data
+from foretrain.learner import Precision
+from foretrain.models.base import family
+from foretrain.models.size import count_parameters
+from foretrain.recipe import Feedback, Recipe
+from foretrain.tokens.prepare import Prepared, Progress, prepare
+from foretrain.tokens.shards import TokenSet
+from foretrain.tokens.stream import Stream
+from foretrain.tokens.tokenizer import TextTokenizer
+
+
+@dataclass
+class Plan:
+    """Everything a run needs, resolved from its recipe.
+
+    Attributes:
+        config: the `transformers` config of the model.
+        context: tokens the model reads at once.
+        rows: windows per step over all ranks; `micro_rows`: windows per forward pass on one rank.
+        precision: what `precision: auto` came to on this machine.
+        total_steps: steps of the whole run; None while a budget in FLOPs or minutes waits for its rehearsal.
+        parent: what the run was started from: run, step, hash of its weights; None for a fresh start.
+    """
+
+    recipe: Recipe
+    prepared: Prepared
+    config: PretrainedConfig
+    context: int
+    rows: int
+    micro_rows: int
+    precision: Precision
+    parameters: dict[str, int]
+    total_steps: int | None = None
+    parent: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of the run."""
+        return self.prepared.tokenizer
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens the model reads per step, over all ranks."""
+        return self.rows * self.context
+
+    @property
+    def window(self) -> int:
+        """Tokens of the stream that one row needs."""
+        return self.recipe.objective.window(self.context)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The recipe's domain weights, as shares."""
+        total = sum(domain.weight for domain in self.recipe.corpus.values())
+        return {name: domain.weight / total for name, domain in self.recipe.corpus.items()}
+
+    def sets(self, split: str) -> dict[str, TokenSet]:
+        """Token sets of one split, by domain, where there are any."""
+        return {name: splits[split] for name, splits in self.prepared.sets.items() if split in splits and splits[split].tokens > 0}
+
+    def stream(self) -> Stream:
+        """The stream of training batches, at its start."""
+        return Stream(
+            self.sets("train"),
+            self.weights,
+            window=self.window,
+            stride=self.context,
+            rows=self.rows,
+            seed=self.recipe.seed,
+            segments=self.recipe.documents == "separate",
+        )
+
+    def validation(self) -> Validation:
+        """The validation that judges the run."""
+        return Validation(
+            self.sets("validation"),
+            window=self.window,
+            stride=self.context,
+            tokens=self.recipe.evaluation.tokens,
+            weights=self.weights,
+            separate=self.recipe.documents == "separate",
+            seed=self.recipe.seed,
+        )
+
+    def build_model(self) -> nn.Module:
+        """The model at its starting weights, in fp32 on the CPU."""
+        return self.recipe.model.build(self.config, self.recipe.seed)
+
+    @cached_property
+    def flops_per_step(self) -> int:
+        """FLOPs of a plain step from shapes alone (forward and backward; steering is counted when it runs)."""
+        return flops.analytic_step(self.config, self.rows, self.context)
+
+    def plain(self) -> dict[str, Any]:
+        """The plan as plain data: `plan.json`."""
+        domains = {
+            name: {split: {"tokens": part.tokens, "documents": part.documents, "bytes": part.bytes} for split, part in splits.items()}
+            for name, splits in self.prepared.sets.items()
+        }
+        steps = self.total_steps
+        return {
+            "name": self.recipe.name,
+            "seed": self.recipe.seed,
+            "total_steps": steps,
+            "tokens_per_step": self.tokens_per_step,
+            "tokens": None if steps is None else steps * self.tokens_per_step,
+            "flops_per_step": self.flops_per_step,
+            "flops": None if steps is None else steps * self.flops_per_step,
+            "parameters": self.parameters["total"],
+            "parameters_without_embeddings": self.parameters["without_embeddings"],
+            "memory_estimate": self.memory,
+            "model": {"type": self.config.model_type, "layers": self.config.num_hidden_layers, "width": self.config.hidden_size, "context": self.context, "vocabulary": self.config.vocab_size},
+            "precision": self.precision,
+            "batch": {"rows": self.rows, "micro_rows": self.micro_rows},
+            "domains": domains,
+            "weights": self.weights,
+            "hashes": {"recipe": hash_data(self.recipe.plain()), "tokenizer": self.tokenizer.hash, **self.prepared.hashes},
+            "reports": self.prepared.reports,
+            "parent": self.parent,
+            "notes": self.notes,
+        }
+
+    @property
+    def memory(self) -> int:
+        """Estimated peak memory of training on one device, in bytes."""
+        return flops.memory_estimate(self.config, self.micro_rows, self.context, self.precision)
+
+
+def make_plan(recipe: Recipe, group: Group | None = None, *, tokenizer: TextTokenizer | None = None, precision: str | None = None, progress: Progress | None = None) -> Plan:
+    """Resolve a recipe: read and tokenize the corpus (from the cache where it has been), fit the shapes together.
+
+    Args:
+        recipe: what to run.
+        group: the processes that will run it; the first one prepares the tokens, the others then find them.
+        tokenizer: of the run this one continues; it takes the place of the recipe's.
+        precision: what an earlier part of the same run computed in.
+        progress: told of the tokens done so far.
+
+    Raises:
+        RequestError: whatever does not fit, before any compute is spent.
+    """
+    group = group or Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    for task in recipe.tasks.values():
+        task.check()
+    tasks, feedback = _task_texts(recipe), _feedback_texts(recipe)
+    shared = describe_shared(shared_items(feedback, tasks))
+    if shared:
+        raise RequestError(shared)
+    items = {**tasks, **feedback}
+
+    def prepared_tokens() -> Prepared:
+        return prepare(recipe.corpus, recipe.tokenizer or recipe.model.default_tokenizer(), tokenizer=tokenizer, items=items, progress=progress if group.main else None)
+
+    prepared = prepared_tokens() if group.main else None
+    group.wait()
+    prepared = prepared or prepared_tokens()
+    notes = list(prepared.warnings)
+    _refuse_overlap(recipe, prepared, notes)
+
+    fast = prepared.tokenizer
+    config = recipe.model.config(fast.vocabulary, {"bos": fast.bos, "eos": fast.eos, "pad": fast.pad, "mask": fast.mask})
+    kind = family(config)
+    if recipe.objective.family not in (kind, "any"):
+        raise RequestError(f"objective '{recipe.objective.kind}' trains a {recipe.objective.family}, but model '{recipe.model.kind}' is a {kind}.")
+    context = recipe.model.context_length(config)
+    rows = recipe.batch.tokens // context
+    if rows == 0:
+        raise RequestError(f"batch.tokens: {recipe.batch.tokens} tokens are less than one window of {context} (model.context); raise one or lower the other.")
+    if rows % group.world:
+        raise RequestError(f"batch.tokens: {rows} windows a step cannot be shared evenly by {group.world} processes.")
+    micro = recipe.batch.micro
+    if micro is not None and micro < context:
+        raise RequestError(f"batch.micro: {micro} tokens are less than one window of {context} (model.context).")
+    mine = rows // group.world
+    plan = Plan(
+        recipe=recipe,
+        prepared=prepared,
+        config=config,
+        context=context,
+        rows=rows,
+        micro_rows=mine if micro is None else min(mine, micro // context),
+        precision=_precision(precision or recipe.precision, group.device),
+        parameters=count_parameters(recipe.model.skeleton(config)),
+        notes=notes,
+    )
+    if recipe.budget.steps is not None or recipe.budget.tokens is not None:
+        plan.total_steps = steps_for(recipe.budget, plan.tokens_per_step, None, lambda step: "", spent=0.0, evaluations=lambda steps: 0)
+    plan.stream()  # refuses domains too small for one window, weights that do not fit
+    return plan
+
+
+def _precision(wanted: str, device: torch.device) -> Precision:
+    if wanted == "auto":
+        return "bf16" if _native_bf16(device) else "fp32"
+    return wanted  # type: ignore[return-value]
+
+
+def _native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _task_texts(recipe: Recipe) -> dict[str, list[str]]:
+    texts = {f"task {name}": list(task.texts()) for name, task in recipe.tasks.items()}
+    return {name: found for name, found in texts.items() if found}
+
+
+def _feedback_texts(recipe: Recipe) -> dict[str, list[str]]:
+    return {f"feedback {name}": [join_item(item, feedback) for item in feedback_items(feedback)] for name, feedback in recipe.feedback.items()}
+
+
+def feedback_items(feedback: Feedback) -> list[Mapping[str, Any]]:
+    """The items of a feedback set, at most its limit."""
+    fields = [feedback.completion] if feedback.prompt is None else [feedback.prompt, feedback.completion]
+    return read_items(feedback.path, fields, limit=feedback.limit)
+
+
+def join_item(item: Mapping[str, Any], feedback: Feedback) -> str:
+    """An item's whole text: prompt and completion."""
+    parts: Iterable[str] = (str(item[name]) for name in (feedback.prompt, feedback.completion) if name is not None)
+    return " ".join(parts)
+
+
+def _refuse_overlap(recipe: Recipe, prepared: Prepared, notes: list[str]) -> None:
+    if not prepared.overlaps:
+        return
+    text = describe_overlaps(prepared.overlaps)
+    if recipe.overlap == "error":
+        raise RequestError(f"{text} Take these items out of the corpus or of the set, or say `overlap: warn` to go on all the same.")
+    notes.append(text)

@@ -1,0 +1,252 @@
+"""Run: a trainer in its directory: resumed where it stood, journalled, checkpointed, and closed with its results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foretrain import distributed, environment
+from foretrain.budget import Pace, due, interval, steps_for
+from foretrain.checkpoints import Checkpointer
+from foretrain.console import Terminal
+from foretrain.distributed import Group
+from foretrain.errors import Interrupted, RunError
+from foretrain.export import model_card, model_from_state, save_model
+from foretrain.files import write_atomic, write_json
+from foretrain.flops import peak_flops
+from foretrain.generation import generate
+from foretrain.hashing import hash_data
+from foretrain.journal import Journal
+from foretrain.plan import Plan
+from foretrain.report.run_report import write_report
+from foretrain.run_directory import RunDirectory
+from foretrain.signals import Interruption
+from foretrain.subject import Subject
+from foretrain.tasks.base import Measured
+from foretrain.trainer import Trainer
+
+CLOSING_SECONDS = 6.0
+"""Seconds of a `minutes` budget kept for the export, the samples and the report."""
+REHEARSAL_STEPS = 3, 8
+"""Steps before the clock, and timed steps, when a budget in minutes is calibrated."""
+SAMPLES = ("", "The ", "In ", "It is ")
+"""Prompts of the sample texts in the report."""
+
+
+class Run:
+    """One run in its directory.
+
+    Args:
+        plan: what is run.
+        folder: its directory.
+        group: the processes that run it.
+        terminal: where progress is shown.
+        started: `time.time()` at which the command began (a budget in minutes counts from there).
+        tree: state to begin with (of the run this one branches from), or None.
+        start: the step at which the current schedule began.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, group: Group, terminal: Terminal, *, started: float, tree: dict[str, Any] | None = None, start: int = 0) -> None:
+        self.plan, self.folder, self.group, self.terminal, self.started = plan, folder, group, terminal, started
+        self.directory = RunDirectory(folder)
+        self.tree, self.start = tree, start
+        self.seconds = 0.0
+        self.metrics: Journal | None = None
+        self.timing: Journal | None = None
+        self.checkpointer = Checkpointer(folder / "checkpoints", keep=plan.recipe.checkpoint.keep, best=plan.recipe.checkpoint.best, warn=terminal.warn, owner=group.main)
+
+    # Before the first step -----------------------------------------------------------------------------------------
+
+    def prepare(self) -> Trainer:
+        """The trainer, at the first step or where the newest good checkpoint left it; the plan is frozen on disk."""
+        plan = self.plan
+        if plan.total_steps is None:
+            plan.total_steps = self._rehearsed_steps()
+        trainer = Trainer(plan, plan.total_steps, self.group, self.start)
+        if self.group.main:
+            write_atomic(self.folder / "recipe.yaml", plan.recipe.to_yaml())
+            write_json(self.folder / "plan.json", {**plan.plain(), "start": self.start})
+            write_json(self.folder / "environment.json", environment.describe())
+            plan.tokenizer.save(self.directory.tokenizer_path)
+            plan.config.save_pretrained(self.folder)
+            self.directory.result_path.unlink(missing_ok=True)
+        found = self._newest()
+        if found is not None:
+            trainer.load_state_dict(found[1])
+            self.seconds = found[1]["seconds"]
+            self.terminal.say(f"resuming at step {trainer.step} of {trainer.total}")
+        elif self.tree is not None:
+            trainer.load_weights(self.tree)
+        if self.group.main:
+            self.metrics, self.timing = Journal(self.folder / "metrics.jsonl"), Journal(self.folder / "timing.jsonl")
+            offsets = found[1]["journals"] if found is not None else {"metrics": 0, "timing": 0}
+            self.metrics.truncate(offsets["metrics"])
+            self.timing.truncate(offsets["timing"])
+        return trainer
+
+    def _newest(self) -> tuple[int, Any] | None:
+        # The main process decides which one is good (and sets bad ones aside) before the others read it.
+        found = self.checkpointer.load_newest() if self.group.main else None
+        step = self.group.agree(found[0] if found is not None else None)
+        return (step, self.checkpointer.load(step)) if found is None and step is not None else found
+
+    def _rehearsed_steps(self) -> int:
+        budget = self.plan.recipe.budget
+        trainer = Trainer(self.plan, 1000, self.group)
+        warm, timed = REHEARSAL_STEPS if budget.minutes is not None else (1, 0)
+        pace = trainer.rehearse(warm, timed)
+        every = self.plan.recipe.evaluation.every
+        steps = steps_for(
+            budget,
+            self.plan.tokens_per_step,
+            pace,
+            trainer.kind,
+            spent=time.time() - self.started + CLOSING_SECONDS,
+            evaluations=lambda steps: 1 + -(-steps // interval(every, steps)),
+        )
+        self._say_pace(pace, steps)
+        return int(self.group.agree(steps))
+
+    def _say_pace(self, pace: Pace, steps: int) -> None:
+        speed = f", {pace.seconds:.3f} s a step" if pace.seconds else ""
+        self.terminal.say(f"the budget comes to {steps} steps ({sum(pace.flops.values()) / len(pace.flops):.3g} FLOPs a step{speed})")
+
+    # The loop ------------------------------------------------------------------------------------------------------
+
+    def train(self, trainer: Trainer) -> None:
+        """Train to the end, or until a signal: then write a checkpoint and say how to go on.
+
+        Raises:
+            Interrupted: SIGTERM or SIGINT came; the same command resumes.
+        """
+        recipe, peak = self.plan.recipe, peak_flops(self.group.device, self.plan.precision)
+        trackers = [part.model_copy(deep=True) for part in recipe.track] if self.group.main else []
+        for tracker in trackers:
+            tracker.start(self.folder, recipe.name, recipe.plain())
+
+        def write(line: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> None:
+            if self.metrics is None or self.timing is None:
+                return
+            self.metrics.write(line)
+            if timing is not None:
+                self.timing.write(timing)
+            for tracker in trackers:
+                tracker.log(line["step"], {name: value for name, value in {**line, **(timing or {})}.items() if isinstance(value, int | float)})
+
+        try:
+            with Interruption() as interruption, self.terminal.training(trainer.total, self.plan.tokens_per_step, trainer.step) as progress:
+                if trainer.step == 0 and (figures := self._measured(trainer)):
+                    write(trainer.line(figures))
+                    progress.evaluated(0, figures)
+                while trainer.step < trainer.total:
+                    line, seconds = trainer.counted_step()
+                    self.seconds += seconds
+                    speed = self.plan.tokens_per_step / seconds
+                    cost = trainer.meter.per_kind[trainer.kind(trainer.step - 1)]
+                    timing = {"step": trainer.step, "seconds": self.seconds, "tokens_per_second": speed, "mfu": cost / seconds / (peak * self.group.world), "memory": trainer.memory()}
+                    write(line, timing)
+                    progress.step(trainer.step, loss=line["loss"], tokens_per_second=speed, mfu=timing["mfu"])
+                    self.checkpointer.poll()
+                    figures = self._measured(trainer)
+                    if figures:
+                        write(trainer.line(figures))
+                        progress.evaluated(trainer.step, figures)
+                    stop = self.group.any(interruption.requested)
+                    if stop or due(recipe.checkpoint.every, trainer.step, trainer.total):
+                        self._save(trainer, figures.get("validation/loss"))
+                    if stop and trainer.step < trainer.total:
+                        self.checkpointer.wait()
+                        raise Interrupted(f"Interrupted at step {trainer.step} of {trainer.total}; a checkpoint is written and the same command resumes.")
+            self.checkpointer.wait()
+        finally:
+            for tracker in trackers:
+                tracker.finish()
+            for journal in (self.metrics, self.timing):
+                if journal is not None:
+                    journal.close()
+            self.checkpointer.close()
+
+    def _measured(self, trainer: Trainer) -> dict[str, Any]:
+        figures = trainer.measure()
+        for name, task in self.plan.recipe.tasks.items():
+            if trainer.step < trainer.total and task.every is not None and due(task.every, trainer.step, trainer.total):
+                for metric, measured in self.evaluate(trainer, name).items():
+                    figures |= _task_figures(name, metric, measured)
+        return figures
+
+    def evaluate(self, trainer: Trainer, name: str) -> dict[str, Measured]:
+        """One task on the model as it stands."""
+        found = self.plan.recipe.tasks[name].evaluate(self.subject(trainer), self.plan.recipe.seed)
+        trainer.learner.settle()
+        return found
+
+    def subject(self, trainer: Trainer) -> Subject:
+        """The model as tasks and samples see it."""
+        return Subject(trainer.learner.model, self.plan.tokenizer, self.plan.context)
+
+    def _save(self, trainer: Trainer, validation: float | None) -> None:
+        tree = {**trainer.state_dict(), "seconds": self.seconds, "journals": {}}
+        if self.metrics is not None and self.timing is not None:
+            tree["journals"] = {"metrics": self.metrics.offset(), "timing": self.timing.offset()}
+            self.checkpointer.save(trainer.step, tree, metric=validation)
+
+    # After the last step -------------------------------------------------------------------------------------------
+
+    def close(self, trainer: Trainer) -> dict[str, Any]:
+        """Tasks, samples, the exported model, `result.json` and the report."""
+        recipe = self.plan.recipe
+        # Figures that outlive the run are those of the exported weights: fp32, whatever it trained in.
+        with trainer.learner.exact():
+            validation = trainer.validation.measure(trainer.learner, trainer.objective, self.group)
+            tasks = {name: self.evaluate(trainer, name) for name in recipe.tasks}
+            result = self._result(trainer, validation, tasks)
+            subject = self.subject(trainer)
+            samples = generate(subject, SAMPLES, tokens=min(64, self.plan.context // 2), temperature=0.8, seed=recipe.seed) if subject.causal else []
+        state = trainer.learner.state_dict()
+        state = distributed.whole(state) if trainer.learner.sharded else state
+        if self.group.main:
+            write_json(self.folder / "samples.json", [sample.plain() for sample in samples])
+            card = model_card(recipe, self.plan.plain(), result)
+            save_model(model_from_state(recipe, self.plan.config, state), self.plan.tokenizer, card, self.folder / "model")
+            write_json(self.folder / "result.json", result)
+            write_report(self.directory)
+        return result
+
+    def _result(self, trainer: Trainer, validation: Mapping[str, float], tasks: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
+        return {
+            "status": "done",
+            "name": self.plan.recipe.name,
+            "seed": self.plan.recipe.seed,
+            "loss": trainer.figures.get("loss"),
+            "validation": {name.removeprefix("validation/"): value for name, value in validation.items()},
+            "tasks": {
+                name: {metric: measured.plain() for metric, measured in metrics.items()} for name, metrics in tasks.items()
+            },
+            "cost": {
+                "steps": trainer.step,
+                "tokens": trainer.step * self.plan.tokens_per_step,
+                "flops": trainer.meter.total,
+                "seconds": self.seconds,
+                "peak_memory": trainer.memory(),
+            },
+            "skipped": trainer.guard.skipped,
+            "hashes": {**self.plan.plain()["hashes"], "environment": hash_data(environment.describe())},
+        }
+
+
+def _task_figures(name: str, metric: str, measured: Measured) -> dict[str, float]:
+    base = f"task/{name}/{metric}"
+    ends = {f"{base}/{end}": value for end, value in (("low", measured.low), ("high", measured.high)) if value is not None}
+    return {base: measured.value, **ends}
+
+
+def execute(run: Run) -> dict[str, Any]:
+    """Prepare, train, close; faults that are the run's are told as such."""
+    try:
+        trainer = run.prepare()
+        run.train(trainer)
+        return run.close(trainer)
+    except MemoryError as error:
+        raise RunError("Out of memory. A smaller batch.micro lowers memory without changing the result; then model size or context.") from error

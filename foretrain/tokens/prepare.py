@@ -1,0 +1,263 @@
+"""Prepare: from the domains of a recipe to token sets on disk, each made once and found again by content.
+
+The cache holds three kinds of folders, named by the hash of all that decides their content:
+
+    tokenizers/HASH/   a tokenizer trained on the corpus      documents of all domains, settings of the tokenizer
+    tokens/HASH/       shards of a domain and manifest.json   documents of the domain, tokenizer, format
+    overlaps/HASH/     what the domain shares with items      documents of the domain, items
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from foretrain.corpus.document import Document
+from foretrain.corpus.overlap import Overlap, OverlapIndex
+from foretrain.corpus.source import Source, open_domain
+from foretrain.corpus.splits import Split
+from foretrain.errors import CorruptFile, RequestError
+from foretrain.files import read_json, write_json
+from foretrain.hashing import hash_data
+from foretrain.recipe import Domain
+from foretrain.tokens.cache import cache_folder, made_once
+from foretrain.tokens.encoding import encode_all
+from foretrain.tokens.shard_file import FORMAT
+from foretrain.tokens.shards import SetWriter, TokenSet
+from foretrain.tokens.tokenizer import TextTokenizer
+from foretrain.tokens.tokenizers.base import Tokenizer
+
+Progress = Callable[[int, str], None]
+"""`progress(tokens, domain)`: tokens made so far, over all domains, and the domain at work."""
+
+SPLITS: tuple[Split, ...] = ("train", "steer", "validation")
+
+
+@dataclass
+class Prepared:
+    """What a run reads.
+
+    Attributes:
+        tokenizer: of all domains.
+        sets: token sets by domain and split; only splits that hold something.
+        reports: by domain, what was counted while it was read: documents, tokens and bytes of each split, records
+            without text, invalid UTF-8 replaced, duplicates of explicit splits dropped.
+        hashes: `corpus` (of each domain's inputs and settings) and `tokens` (of each token set).
+        overlaps: items of feedback or tasks that the corpus holds.
+        warnings: what a user should know, a sentence each.
+    """
+
+    tokenizer: TextTokenizer
+    sets: dict[str, dict[Split, TokenSet]]
+    reports: dict[str, dict[str, Any]]
+    hashes: dict[str, Any]
+    overlaps: list[Overlap] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def prepare(
+    corpus: Mapping[str, Domain],
+    part: Tokenizer,
+    *,
+    tokenizer: TextTokenizer | None = None,
+    items: Mapping[str, list[str]] | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Tokenize what has not been tokenized before, and open it.
+
+    Args:
+        corpus: domains by name.
+        part: the tokenizer that the recipe describes.
+        tokenizer: takes the place of `part`: that of the model or run that training continues from.
+        items: texts that the corpus must not hold (feedback, tasks), by the name of their set.
+        cache: where prepared data is kept; `$FORETRAIN_CACHE` or `~/.cache/foretrain` by default.
+        progress: told of the tokens made.
+
+    Raises:
+        RequestError: an input is missing or wrong, or a domain that should be trained on has nothing to train on.
+        CorruptFile: a shard in the cache is damaged.
+        RunError: the cache's disk is full.
+    """
+    cache = cache or cache_folder()
+    sources = {name: open_domain(domain) for name, domain in corpus.items()}
+    prints = {name: source.fingerprint() for name, source in sources.items()}
+    tokenizer = tokenizer or _tokenizer(part, sources, prints, cache)
+    if tokenizer.eos is None:
+        raise RequestError("The tokenizer names no token that ends a document (eos), and every document needs one.")
+    index = OverlapIndex(items) if items else None
+    prepared = Prepared(tokenizer, {}, {}, {"corpus": prints, "tokens": {}})
+    done = 0
+    for name, source in sources.items():
+        work = _Work(name, source, prints[name], tokenizer, index, cache, progress, done)
+        folder = work.tokens()
+        manifest = read_json(folder / "manifest.json")
+        sets = _open(folder, manifest)
+        _need_training_text(name, corpus[name], sets, manifest)
+        done += sum(found.tokens for found in sets.values())
+        prepared.sets[name] = sets
+        prepared.reports[name] = manifest
+        prepared.hashes["tokens"][name] = {split: found.hash for split, found in sets.items()}
+        prepared.warnings += _warnings(name, manifest)
+        if index is not None:
+            prepared.overlaps += work.overlaps(hash_data(items))
+    if index is not None:
+        prepared.warnings += [
+            f"{count} of the items of {name} {'is' if count == 1 else 'are'} too short to be looked for in the corpus."
+            for name, count in index.unjudged.items()
+            if count
+        ]
+    return prepared
+
+
+def _tokenizer(part: Tokenizer, sources: Mapping[str, Source], prints: Mapping[str, str], cache: Path) -> TextTokenizer:
+    """The tokenizer of a part: trained where it is to be, and then the same for every order and naming of domains."""
+    if not part.trained:
+        return part.build(lambda: iter(()))
+    order = sorted(sources, key=lambda name: prints[name])
+    key = hash_data({"format": 1, "tokenizer": part.identity(), "documents": [prints[name] for name in order]})
+
+    def texts() -> Iterator[str]:
+        return in_turn([_training_texts(sources[name]) for name in order])
+
+    folder = made_once(cache / "tokenizers" / key, lambda temporary: part.build(texts).save(temporary))
+    try:
+        return TextTokenizer.load(folder)
+    except RequestError as error:
+        raise CorruptFile(f"The tokenizer in {folder} is damaged. Delete that folder; it is made again.") from error
+
+
+def _training_texts(source: Source) -> Iterator[str]:
+    return (document.text for document, split in source.splits() if split == "train")
+
+
+def in_turn(streams: list[Iterator[str]]) -> Iterator[str]:
+    """Texts of several streams, always from the one that has given the fewest characters so far."""
+    given = dict.fromkeys(range(len(streams)), 0)
+    while given:
+        number = min(given, key=lambda candidate: (given[candidate], candidate))
+        text = next(streams[number], None)
+        if text is None:
+            del given[number]
+        else:
+            given[number] += len(text)
+            yield text
+
+
+@dataclass
+class _Work:
+    """One domain on its way to tokens."""
+
+    name: str
+    source: Source
+    fingerprint: str
+    tokenizer: TextTokenizer
+    index: OverlapIndex | None
+    cache: Path
+    progress: Progress | None
+    done: int
+    found: list[Overlap] | None = None
+
+    def tokens(self) -> Path:
+        """The folder of the domain's shards."""
+        key = hash_data({"format": FORMAT, "documents": self.fingerprint, "tokenizer": self.tokenizer.hash})
+        return made_once(self.cache / "tokens" / key, self._tokenize)
+
+    def _tokenize(self, folder: Path) -> None:
+        found: list[Overlap] = []
+        writers = {split: SetWriter(folder, split, self.tokenizer.vocabulary) for split in SPLITS}
+        pairs = (((document.id, split), document.text) for document, split in self._checked(found))
+        try:
+            for encoded in encode_all(self.tokenizer, pairs):
+                identifier, split = encoded.item
+                encoded.ids.append(self.tokenizer.eos)  # type: ignore[arg-type]
+                writers[split].append(encoded.ids, encoded.bytes, identifier)
+                self._tell(len(encoded.ids))
+            for writer in writers.values():
+                writer.finish()
+        finally:
+            for writer in writers.values():
+                writer.abort()
+        self.found = found if self.index is not None else None
+        write_json(folder / "manifest.json", self._manifest(writers))
+
+    def _manifest(self, writers: Mapping[Split, SetWriter]) -> dict[str, Any]:
+        report = self.source.report
+        return {
+            "format": FORMAT,
+            "documents": self.fingerprint,
+            "tokenizer": self.tokenizer.hash,
+            "empty": report.empty,
+            "replaced": report.replaced,
+            "dropped": report.dropped,
+            "splits": {
+                split: {
+                    "documents": writer.documents,
+                    "tokens": writer.tokens,
+                    "bytes": writer.bytes,
+                    "shards": [path.name for path in writer.paths],
+                }
+                for split, writer in writers.items()
+            },
+        }
+
+    def _checked(self, found: list[Overlap]) -> Iterator[tuple[Document, Split]]:
+        """Every document with its split; what it shares with the items is put into `found`."""
+        for document, split in self.source.splits():
+            if self.index is not None:
+                found += self.index.check(self.name, document)
+            yield document, split
+
+    def _tell(self, tokens: int) -> None:
+        before, self.done = self.done, self.done + tokens
+        if self.progress is not None and before >> 16 != self.done >> 16:
+            self.progress(self.done, self.name)
+
+    def overlaps(self, items: str) -> list[Overlap]:
+        """What the domain shares with the items (whose hash is given); looked for once."""
+        key = hash_data({"format": 1, "documents": self.fingerprint, "items": items})
+        folder = made_once(self.cache / "overlaps" / key, self._find_overlaps)
+        return [Overlap(**{**entry, "domain": self.name}) for entry in read_json(folder / "overlaps.json")]
+
+    def _find_overlaps(self, folder: Path) -> None:
+        found = self.found
+        if found is None:  # the tokens were there already, so no document has been looked at
+            found = []
+            for _ in self._checked(found):
+                pass
+        write_json(folder / "overlaps.json", [asdict(entry) for entry in found])
+
+
+def _open(folder: Path, manifest: Mapping[str, Any]) -> dict[Split, TokenSet]:
+    sets: dict[Split, TokenSet] = {}
+    for split in SPLITS:
+        counts = manifest["splits"][split]
+        if counts["shards"]:
+            found = sets[split] = TokenSet([folder / name for name in counts["shards"]])
+            if (found.tokens, found.documents) != (counts["tokens"], counts["documents"]):
+                raise CorruptFile(
+                    f"{folder} holds {found.tokens} {split} tokens where {counts['tokens']} were written. Delete that "
+                    "folder; the next run makes it again from the corpus."
+                )
+    return sets
+
+
+def _need_training_text(name: str, domain: Domain, sets: Mapping[Split, TokenSet], manifest: Mapping[str, Any]) -> None:
+    if domain.weight > 0 and "train" not in sets:
+        others = sum(counts["documents"] for counts in manifest["splits"].values())
+        raise RequestError(
+            f"corpus.{name}: none of its {others} documents is left to train on; they are all in the validation or "
+            "steer split. Lower those shares, give it more documents, or set its weight to 0."
+        )
+
+
+def _warnings(name: str, manifest: Mapping[str, Any]) -> Iterable[str]:
+    if manifest["replaced"]:
+        yield f"Domain '{name}': {manifest['replaced']} invalid UTF-8 sequences were replaced by U+FFFD."
+    if manifest["empty"]:
+        yield f"Domain '{name}': {manifest['empty']} records without text were passed over."
+    if manifest["dropped"]:
+        left_out = f"{manifest['dropped']} documents that its validation or steer path holds too"
+        yield f"Domain '{name}': {left_out} were left out."

@@ -1,0 +1,181 @@
+"""TokenSet: the tokens of one domain and split, over the shards that hold them; and what writes them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from foretrain.hashing import hash_data
+from foretrain.tokens.shard_file import Shard, ShardWriter
+
+SHARD_TOKENS = 1 << 30
+"""Tokens after which a new shard is begun (2 or 4 GiB)."""
+
+Ints = NDArray[np.int64]
+
+
+class SetWriter:
+    """Writes the documents of one token set into shards `FOLDER/NAME-00000.shard` and on; use it in a `with`.
+
+    Args:
+        folder: where the shards go.
+        name: how their names begin.
+        vocabulary: number of ids; up to 65536 of them take 2 bytes each, more take 4.
+        shard_tokens: tokens after which a new shard is begun (a document is never cut).
+    """
+
+    def __init__(self, folder: Path, name: str, vocabulary: int, shard_tokens: int = SHARD_TOKENS) -> None:
+        self.folder, self.name, self.shard_tokens = folder, name, shard_tokens
+        self.dtype: type[np.unsignedinteger[Any]] = np.uint16 if vocabulary <= 1 << 16 else np.uint32
+        self.paths: list[Path] = []
+        self.tokens = self.documents = self.bytes = 0
+        self._writer: ShardWriter | None = None
+
+    def append(self, ids: ArrayLike, text_bytes: int, name: str) -> None:
+        """Add a document: its ids (at least one), the UTF-8 bytes of its text, and its name (source id)."""
+        if self._writer is None:
+            self._writer = ShardWriter(self.folder / f"{self.name}-{len(self.paths):05d}.shard", self.dtype)
+        self._writer.append(ids, text_bytes, name)
+        if self._writer.tokens >= self.shard_tokens:
+            self.finish()
+
+    def finish(self) -> list[Path]:
+        """Close the shard that is being written; returns the paths of all."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            try:
+                writer.finish()
+            finally:
+                writer.abort()
+            self.paths.append(writer.path)
+            self.tokens += writer.tokens
+            self.documents += writer.documents
+            self.bytes += writer.bytes
+        return self.paths
+
+    def __enter__(self) -> SetWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        self.abort()
+
+    def abort(self) -> None:
+        """Leave no half of a shard behind; does nothing after `finish`."""
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+
+class TokenSet:
+    """The tokens of one domain and split, read from memory-mapped shards.
+
+    The shards' documents stand one after the other, and after the last comes the first again: a token set is a ring,
+    so that any place can begin a window. Every document ends with the end-of-document id.
+
+    Attributes:
+        paths: its shards, in order.
+        tokens, documents: how many there are.
+        bytes: UTF-8 bytes of the documents' text.
+        hash: of its content.
+
+    Raises:
+        CorruptFile: when opened or read, if a shard is not what was written; names it and what to do.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._shards = [Shard(path) for path in paths]
+        self._firsts = [0, *accumulate(shard.tokens for shard in self._shards)]
+        self.tokens = self._firsts.pop()
+        self.documents = sum(shard.documents for shard in self._shards)
+        self.bytes = sum(shard.bytes for shard in self._shards)
+        self.hash = hash_data([shard.hash for shard in self._shards])
+
+    def __repr__(self) -> str:
+        return f"TokenSet({self.documents} documents, {self.tokens} tokens, {len(self.paths)} shards)"
+
+    def _parts(self, start: int, length: int) -> Iterator[tuple[int, Shard, int, int]]:
+        """A stretch of the ring as (place in the stretch, shard, place in the shard, tokens)."""
+        done = 0
+        while done < length:
+            place = (start + done) % self.tokens
+            number = bisect_right(self._firsts, place) - 1
+            shard, local = self._shards[number], place - self._firsts[number]
+            count = min(length - done, shard.tokens - local)
+            yield done, shard, local, count
+            done += count
+
+    def read(self, start: int, length: int) -> Ints:
+        """Tokens `start` to `start + length`, int64; what lies behind the end is the beginning."""
+        return self.gather(np.array([start]), length)[0]
+
+    def gather(self, starts: Ints, length: int) -> Ints:
+        """Windows of `length` tokens from each start, int64 [starts, length]."""
+        out = np.empty((len(starts), length), np.int64)
+        for row, start in enumerate(starts.tolist()):
+            for done, shard, local, count in self._parts(start, length):
+                shard.read_into(out[row, done : done + count], local)
+        return out
+
+    def segments(self, starts: Ints, length: int) -> NDArray[np.int32]:
+        """Number of the document within its window of every token, int32 [starts, length]; each row starts at 0."""
+        marks = np.zeros((len(starts), length), np.int32)
+        for row, start in enumerate(starts.tolist()):
+            for done, shard, local, count in self._parts(start, length):
+                first, last = np.searchsorted(shard.ends, (local, local + count), "right")
+                begins = shard.ends[first:last] - local + done
+                marks[row, begins[begins < length]] = 1
+                shard.touched(0)
+        return np.cumsum(marks, axis=1, dtype=np.int32)
+
+    def names(self, start: int, length: int) -> list[str]:
+        """Names (source ids) of the documents that a stretch of tokens touches, in order."""
+        found: list[str] = []
+        for _, shard, local, count in self._parts(start, length):
+            first, last = np.searchsorted(shard.ends, (local, local + count - 1), "right")
+            found += [shard.name(document) for document in range(int(first), int(last) + 1)]
+        return found
+
+    def windows(
+        self, window: int, stride: int, *, rows: int, limit: int | None = None, segments: bool = False
+    ) -> Iterator[dict[str, Tensor]]:
+        """The set in order, for judging: every token up to `limit` is valid in exactly one window.
+
+        A window is `window - stride` tokens of context and then `stride` tokens to be judged. The context of the first
+        is the end of the ring, which is the end of a document.
+
+        Args:
+            window: tokens per row.
+            stride: tokens per row that no other row judges.
+            rows: rows per batch; the last batch may have fewer.
+            limit: judge at most this many tokens.
+            segments: whether to give document numbers.
+
+        Yields:
+            `tokens` int64 [rows, window]; `valid` bool [rows, window]: whether the token is to be judged; if asked
+            for, `segments` int32 [rows, window].
+        """
+        total = self.tokens if limit is None else min(limit, self.tokens)
+        count = -(-total // stride)
+        context = window - stride
+        for begin in range(0, count, rows):
+            starts = np.arange(begin, min(begin + rows, count), dtype=np.int64) * stride - context
+            places = starts[:, None] + np.arange(window)
+            valid = (np.arange(window) >= context) & (places < total)
+            batch = {"tokens": torch.from_numpy(self.gather(starts, window)), "valid": torch.from_numpy(valid)}
+            if segments:
+                batch["segments"] = torch.from_numpy(self.segments(starts, window))
+            yield batch

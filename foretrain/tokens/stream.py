@@ -1,0 +1,245 @@
+"""Stream: the endless sequence of training batches, a pure function of (seed, position, weights, counters).
+
+Which domain a window comes from depends on its position in the stream and the weights in force alone: position p is
+given the point `u + p * phi` modulo 1 (phi the golden ratio, u from the seed), and the domains share out the interval
+from 0 to 1 by weight. These points lie more evenly than random ones, at every scale: realised shares stay within a few
+windows of the weights over any stretch, within a batch, on each rank and after each change of weights, where random
+draws would stray by the square root of the number of windows. They are computed in 64-bit integers, exactly.
+
+Which window of the domain it is depends on how many of that domain came before, and its order (`order.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foretrain.batch import Batch
+from foretrain.errors import RequestError, unknown_name
+from foretrain.hashing import seed_from
+from foretrain.tokens.order import MakeOrder, Order, Shuffled
+from foretrain.tokens.shards import TokenSet
+
+LAG = 2
+"""Steps from setting weights to their first use; whoever fetches batches ahead stays within it."""
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, made odd
+_BLOCK = 1 << 20
+
+Ints = NDArray[np.int64]
+Weights = dict[str, float]
+
+
+class Stream:
+    """Training batches from the token sets of several domains.
+
+    Args:
+        sets: the training tokens of each domain; their order numbers the domains.
+        weights: relative weight of each domain.
+        window: tokens per row.
+        stride: new tokens per row (a causal language model reads one more than it has new ones).
+        rows: rows per step, over all ranks.
+        seed: decides everything that is random.
+        lag: after how many steps new weights act.
+        segments: whether batches number the documents within their windows.
+        order: in which order the windows of a domain come.
+
+    Attributes:
+        step: the step whose batch is next, from 0.
+        domains: names of the domains, in the order that the `domain` tensor numbers them.
+        weights: shares in force at this step, summing to 1.
+
+    Raises:
+        RequestError: weights that do not fit, or a domain with a weight and too little text for one window.
+    """
+
+    def __init__(
+        self,
+        sets: Mapping[str, TokenSet],
+        weights: Mapping[str, float],
+        *,
+        window: int,
+        stride: int,
+        rows: int,
+        seed: int,
+        lag: int = LAG,
+        segments: bool = False,
+        order: MakeOrder = Shuffled,
+    ) -> None:
+        self.sets, self.domains = dict(sets), tuple(sets)
+        self.window, self.stride, self.rows = window, stride, rows
+        self.seed, self.lag, self.segments = seed, lag, segments
+        self._orders: dict[str, Order] = {
+            name: order(tokens, stride, seed_from(seed, "order", name))
+            for name, tokens in self.sets.items()
+            if tokens.tokens >= max(window, stride)
+        }
+        self._origin = np.uint64(seed_from(seed, "mixture") * 2)
+        self.step = 0
+        self._counters = dict.fromkeys(self.domains, 0)
+        self._pending: list[tuple[int, Weights]] = []
+        self.weights = self._shares(weights)
+
+    # Weights -------------------------------------------------------------------------------------------------------
+
+    def _shares(self, weights: Mapping[str, float]) -> Weights:
+        """Weights as shares of every domain that sum to 1; what cannot be is an error."""
+        for name, weight in weights.items():
+            if not math.isfinite(weight) or weight < 0:
+                raise RequestError(f"The weight of domain '{name}' is {weight}; it should be a number from 0 on.")
+            if name not in self.sets and weight > 0:
+                raise RequestError(unknown_name("domain", name, self.domains))
+            if weight > 0 and name not in self._orders:
+                found = self.sets[name]
+                raise RequestError(
+                    f"The training split of domain '{name}' has {found.tokens} tokens in {found.documents} documents, "
+                    f"fewer than one window of {self.window}. Give it more text, a smaller model.context, or weight 0."
+                )
+        missing = [name for name in self.domains if name not in weights]
+        if missing:
+            raise RequestError(
+                f"There is no weight for domain '{missing[0]}'; every domain needs one (0: never drawn)."
+            )
+        total = math.fsum(weights[name] for name in self.domains)
+        if total <= 0:
+            raise RequestError("The weights of all domains sum to zero; at least one needs a weight above 0.")
+        return {name: float(weights[name]) / total for name in self.domains}
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """New weights, which act from `lag` steps after this one on; they replace any set during this same step."""
+        at = self.step + self.lag
+        self._pending = [(step, other) for step, other in self._pending if step != at]
+        self._pending.append((at, self._shares(weights)))
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        while self._pending and self._pending[0][0] <= self.step:
+            self.weights = self._pending.pop(0)[1]
+
+    # The batch -----------------------------------------------------------------------------------------------------
+
+    def _draw(self, first: int, count: int) -> Ints:
+        """Numbers of the domains at positions `first` on, under the weights in force."""
+        positions = np.arange(first, first + count, dtype=np.uint64)
+        points = ((self._origin + positions * _GOLDEN) >> np.uint64(11)) * 2.0**-53
+        edges = np.cumsum([self.weights[name] for name in self.domains])
+        edges[edges >= edges[-1]] = 1.0  # the last domain with a weight reaches to the end, whatever was rounded
+        return np.searchsorted(edges, points, side="right").astype(np.int64)
+
+    def _places(self, rank: int, world: int) -> tuple[Ints, Ints, Ints]:
+        """Positions, domain numbers and first tokens of the rows of one rank in this step."""
+        positions = np.arange(self.step * self.rows, (self.step + 1) * self.rows, dtype=np.int64)
+        domains = self._draw(self.step * self.rows, self.rows)
+        mine = slice(rank * self.rows // world, (rank + 1) * self.rows // world)
+        starts = np.zeros(self.rows, np.int64)
+        for number in np.unique(domains[mine]).tolist():
+            rows = np.flatnonzero(domains == number)
+            name = self.domains[number]
+            starts[rows] = self._orders[name].starts(self._counters[name] + np.arange(len(rows), dtype=np.int64))
+        return positions[mine], domains[mine], starts[mine]
+
+    def batch(self, rank: int = 0, world: int = 1) -> Batch:
+        """This step's batch, or the contiguous slice of its rows that one of `world` ranks takes.
+
+        `tokens` int64 [rows, window]; `domain` int64 [rows]; where asked for, `segments` int32 [rows, window]:
+        the number of the document within the window.
+        """
+        positions, domains, starts = self._places(rank, world)
+        tensors = self._read(domains, starts)
+        return Batch(
+            tensors, seed=self.seed, step=self.step, positions=torch.from_numpy(positions), domains=self.domains
+        )
+
+    def _read(self, domains: Ints, starts: Ints) -> dict[str, Tensor]:
+        tokens = np.empty((len(starts), self.window), np.int64)
+        segments = np.empty((len(starts), self.window), np.int32) if self.segments else None
+        for number in np.unique(domains).tolist():
+            rows = domains == number
+            found = self.sets[self.domains[number]]
+            tokens[rows] = found.gather(starts[rows], self.window)
+            if segments is not None:
+                segments[rows] = found.segments(starts[rows], self.window)
+        tensors = {"tokens": torch.from_numpy(tokens), "domain": torch.from_numpy(domains)}
+        return tensors if segments is None else {**tensors, "segments": torch.from_numpy(segments)}
+
+    def sources(self, row: int) -> list[str]:
+        """Names of the documents that a row of this step's batch (over all ranks) reads from."""
+        _, domains, starts = self._places(0, 1)
+        return self.sets[self.domains[domains[row]]].names(int(starts[row]), self.window)
+
+    def advance(self, steps: int = 1) -> None:
+        """Go on to the next step, or by several; nothing is read."""
+        target = self.step + steps
+        while self.step < target:
+            until = min([target, *(at for at, _ in self._pending)])
+            self._count(self.step * self.rows, until * self.rows)
+            self.step = until
+            self._put_in_force()
+
+    def _count(self, first: int, last: int) -> None:
+        for begin in range(first, last, _BLOCK):
+            drawn = np.bincount(self._draw(begin, min(_BLOCK, last - begin)), minlength=len(self.domains))
+            for name, count in zip(self.domains, drawn.tolist(), strict=True):
+                self._counters[name] += count
+
+    # What was seen -------------------------------------------------------------------------------------------------
+
+    def seen(self, domain: str) -> int:
+        """How many windows of a domain came in earlier steps; they are its windows 0 to `seen - 1`."""
+        return self._counters[self._known(domain)]
+
+    def epoch(self, domain: str) -> float:
+        """How often a domain was gone through so far: 1.5 is halfway through its second epoch."""
+        seen = self.seen(domain)
+        return seen / self._orders[domain].windows if seen else 0.0
+
+    def windows_at(self, domain: str, numbers: Ints) -> dict[str, Tensor]:
+        """Windows of a domain by their numbers: with `numbers < seen(domain)`, a replay of what was trained on.
+
+        The tensors are those of a batch: `tokens`, `domain`, and `segments` where the stream has them.
+        """
+        order = self._orders.get(self._known(domain))
+        if order is None:
+            raise RequestError(f"Domain '{domain}' has too little text for one window of {self.window} tokens.")
+        starts = order.starts(np.asarray(numbers, np.int64))
+        return self._read(np.full(len(starts), self.domains.index(domain), np.int64), starts)
+
+    def _known(self, domain: str) -> str:
+        if domain not in self.sets:
+            raise RequestError(unknown_name("domain", domain, self.domains))
+        return domain
+
+    # State ---------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes: the step, a counter per domain, the weights in force and those to come."""
+        return {
+            "step": self.step,
+            "counters": dict(self._counters),
+            "weights": dict(self.weights),
+            "pending": [[step, dict(weights)] for step, weights in self._pending],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            RequestError: it is the state of a stream of other domains.
+        """
+        if set(state["counters"]) != set(self.domains):
+            raise RequestError(
+                f"The saved stream has the domains {', '.join(sorted(state['counters']))}, and this run "
+                f"{', '.join(sorted(self.domains))}; a run can only be resumed with the domains it began with."
+            )
+        self.step = int(state["step"])
+        self._counters = {name: int(state["counters"][name]) for name in self.domains}
+        self.weights = {name: float(state["weights"][name]) for name in self.domains}
+        self._pending = [
+            (int(step), {name: float(weights[name]) for name in self.domains}) for step, weights in state["pending"]
+        ]

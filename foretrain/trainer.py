@@ -1,0 +1,268 @@
+"""Trainer: the loop. `train_step` is the whole step, in order, on one screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foretrain import distributed, faults
+from foretrain.batch import Batch
+from foretrain.budget import Meter, Pace, due
+from foretrain.context import Context
+from foretrain.distributed import Group
+from foretrain.environment import peak_memory
+from foretrain.evaluation import Validation
+from foretrain.guard import Guard
+from foretrain.hashing import seed_from
+from foretrain.kernels.accelerate import accelerate
+from foretrain.learner import Learner
+from foretrain.objectives.outputs import has_plain_head
+from foretrain.plan import Plan
+from foretrain.steering.base import Gradient, overrides
+from foretrain.step import Problem, decide_gradient
+
+Figures = dict[str, Any]
+
+
+class Trainer:
+    """A plan in execution: everything that changes while a run goes on, and the step that changes it.
+
+    Args:
+        plan: what is run.
+        total: steps of the whole run.
+        group: the processes that run it.
+        start: the step at which the current schedule began (above 0 for a run that was extended).
+    """
+
+    def __init__(self, plan: Plan, total: int, group: Group, start: int = 0) -> None:
+        recipe = plan.recipe
+        self.plan, self.total, self.group, self.start = plan, total, group, start
+        # Parts are copied: the recipe's own stay as they were read, so one recipe can serve several trainers.
+        self.objective = recipe.objective.model_copy(deep=True)
+        self.parametrization = recipe.parametrization.model_copy(deep=True)
+        self.steering = [part.model_copy(deep=True) for part in recipe.steering]
+        self.probes = [part.model_copy(deep=True) for part in recipe.probes]
+        self.schedule = recipe.schedule
+        self.step = 0
+        self.figures: Figures = {}
+        self.stream = plan.stream()
+        model = accelerate(plan.build_model())
+        has_plain_head(model)  # looked at here, before the model is sharded and its cost is counted
+        model = self.parametrization.apply(model, recipe.seed).train()
+        self.learner = Learner(model, plan.precision, group, recipe.distributed)
+        self.context = Context(
+            recipe=recipe,
+            seed=recipe.seed,
+            total_steps=total,
+            device=group.device,
+            model=self.learner.model,
+            weights=self.learner.masters,
+            roles=self.learner.roles,
+            tokenizer=plan.tokenizer,
+            stream=self.stream,
+            group=group,
+            record=self._record,
+        )
+        self.objective.setup(self.context)
+        for number, module in enumerate(self.objective.modules()):
+            self.learner.adopt(module, f"objective.{number}")
+        for part in (*self.steering, *self.probes):
+            part.setup(self.context)
+        if recipe.compile:
+            _compile(self.learner.model)
+        self.optimizer = recipe.optimizer.build(self.learner.masters, self.learner.roles)
+        self.guard = Guard(recipe.stability.spike, recipe.stability.patience)
+        self.meter = Meter(group.world)
+        self.mixers = [part for part in self.steering if overrides(part, "mix")]
+        self.validation = plan.validation()
+
+    # The step ------------------------------------------------------------------------------------------------------
+
+    def train_step(self) -> Figures:
+        """One step: decide at today's weights, differentiate, apply. Returns its line of `metrics.jsonl`."""
+        step, recipe = self.step, self.plan.recipe
+        self.figures = {}
+        torch.manual_seed(seed_from(recipe.seed, "step", step, self.group.rank))  # dropout: pure in (seed, step)
+
+        batch = self.objective.prepare(self.stream.batch(self.group.rank, self.group.world))
+        for part in self.steering:
+            batch = part.view(batch)
+        problem = self._problem(batch)
+        gradient = decide_gradient(problem, self.steering)
+        loss_sum, tokens = self.group.sum(problem.loss, problem.tokens)
+        loss, norm = loss_sum / max(tokens, 1.0), clip_gradient(gradient, recipe.stability.clip)
+
+        rate = self.set_rate(step)
+        verdict = self.guard.judge(step, loss, norm)
+        if verdict == "good":
+            self.learner.install(gradient)
+            self.optimizer.step()
+            self.learner.refresh()
+            for part in (self.parametrization, self.objective, *self.steering):
+                part.after_step(step)
+        self._mix(step)
+        self.stream.advance()
+        self.step = step + 1
+
+        self.figures |= {"loss": loss, "lr": rate, "gradient_norm": norm}
+        if verdict != "good":
+            self.figures["skipped"] = verdict
+        return self.figures
+
+    # What the step is made of --------------------------------------------------------------------------------------
+
+    def kind(self, step: int) -> str:
+        """The kind of a step: steps of one kind cost the same."""
+        names = (part.step_kind(step) for part in (self.objective, *self.steering))
+        return ",".join(name for name in names if name)
+
+    def set_rate(self, step: int) -> float:
+        """Set the learning rate of a step; returns that of the first parameter group."""
+        factor = self.schedule.factor(step - self.start, self.total - self.start)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        return float(self.plan.recipe.optimizer.lr * factor)
+
+    def _problem(self, batch: Batch) -> Problem:
+        batch = batch.to(self.group.device)
+        return Problem(batch, self.objective, self.learner, self.steering, self.plan.micro_rows, faults.reach)
+
+    def _mix(self, step: int) -> None:
+        if self.mixers:
+            weights: Any = self.plan.weights
+            for part in self.mixers:
+                weights = part.mix(weights, step)
+            self.stream.set_weights(dict(weights))
+            self.figures |= {f"domain/{name}/weight": weight for name, weight in self.stream.weights.items()}
+
+    def _record(self, name: str, value: float) -> None:
+        self.figures[name] = value
+
+    # Between steps -------------------------------------------------------------------------------------------------
+
+    def counted_step(self) -> tuple[Figures, float]:
+        """One step with its cost counted: its line of `metrics.jsonl`, and its seconds."""
+        begin = time.perf_counter()
+        figures = self.meter.count(self.kind(self.step), self.train_step)
+        if self.group.device.type == "cuda":
+            torch.cuda.synchronize()
+        return self.line(figures), time.perf_counter() - begin
+
+    def line(self, figures: Figures) -> Figures:
+        """Figures as a line of `metrics.jsonl`."""
+        return {"step": self.step, "tokens": self.step * self.plan.tokens_per_step, "flops": self.meter.total, **figures}
+
+    def measure(self) -> Figures:
+        """Validation and probes that are due after the steps done so far."""
+        recipe, figures = self.plan.recipe, {}
+        if self.step == 0 or due(recipe.evaluation.every, self.step, self.total):
+            figures |= self.validation.measure(self.learner, self.objective, self.group)
+        for probe in self.probes:
+            if self.step == 0 or due(probe.every, self.step, self.total):
+                found = probe.measure(self.context)
+                figures |= {f"probe/{probe.kind}/{name}": value for name, value in found.items()}
+        return figures
+
+    def memory(self) -> int:
+        """Peak memory of this process (of the GPU, where there is one), in bytes."""
+        if self.group.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return peak_memory()
+
+    # State ---------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as a tree; whole tensors (a collective call under sharding)."""
+        state = {
+            "step": self.step,
+            "model": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stream": self.stream.state_dict(),
+            "guard": self.guard.state_dict(),
+            "meter": self.meter.state_dict(),
+            "objective": self.objective.state_dict(),
+            "parametrization": self.parametrization.state_dict(),
+            "steering": [part.state_dict() for part in self.steering],
+            "probes": [part.state_dict() for part in self.probes],
+        }
+        return distributed.whole(state) if self.learner.sharded else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.step = state["step"]
+        self.load_weights(state)
+        for part, name in ((self.stream, "stream"), (self.guard, "guard"), (self.meter, "meter"), (self.objective, "objective"), (self.parametrization, "parametrization")):
+            part.load_state_dict(state[name])
+        for parts, name in ((self.steering, "steering"), (self.probes, "probes")):
+            for part, saved in zip(parts, state[name], strict=True):
+                part.load_state_dict(saved)
+
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """Restore the model and the optimizer alone (a branch: new data, new schedule)."""
+        self.learner.load_state_dict(state["model"])
+        load_optimizer(self.optimizer, state["optimizer"])
+
+    @contextmanager
+    def _rehearsing(self) -> Iterator[None]:
+        state = _copied(self.state_dict())
+        try:
+            yield
+        finally:
+            self.load_state_dict(state)
+
+    def rehearse(self, warm: int, timed: int) -> Pace:
+        """Run a few steps for their cost and duration, and one evaluation, then put everything back."""
+        with self._rehearsing():
+            for _ in range(warm):
+                self.counted_step()
+            begin = time.perf_counter()
+            for _ in range(timed):
+                self.counted_step()
+            seconds = (time.perf_counter() - begin) / timed if timed else 0.0
+            begin = time.perf_counter()
+            if timed:
+                self.validation.measure(self.learner, self.objective, self.group)
+            return Pace(dict(self.meter.per_kind), *self.group.agree((seconds, time.perf_counter() - begin)))
+
+
+def clip_gradient(gradient: Gradient, largest: float | None) -> float:
+    """Scale a gradient in place to a global norm of at most `largest`; returns the norm it had."""
+    tensors = list(gradient.values())
+    total: Any = nn.utils.get_total_norm(tensors)
+    norm = float(total.full_tensor() if hasattr(total, "full_tensor") else total)
+    if largest is not None and norm > largest:
+        torch._foreach_mul_(tensors, largest / norm)
+    return norm
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore an optimizer from whole tensors, each cut like the parameter it belongs to."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    cut: dict[int, dict[str, Any]] = {}
+    for number, values in state["state"].items():
+        parameter = parameters[int(number)]
+        cut[int(number)] = {
+            name: distributed.like(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+            for name, value in values.items()
+        }
+    optimizer.load_state_dict({"state": cut, "param_groups": state["param_groups"]})
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def _compile(model: Any) -> None:
+    compiled: Callable[[], None] = model.base_model.compile
+    compiled()

@@ -1,0 +1,138 @@
+"""Views: what the commands of `foretrain` show people, made from the plain data that `--json` shows programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from foretrain import tables, units
+from foretrain.reference import show_default
+
+View = Sequence[Table | Text | str]
+
+
+def plan(plan: Mapping[str, Any]) -> View:
+    """`foretrain check`: the model, the data by domain, what a step and the run cost."""
+    model, inner = plan["model"], units.count(plan["parameters_without_embeddings"])
+    facts = {
+        "model": f"{model['type']}, {model['layers']} layers, width {model['width']}, context {model['context']}",
+        "parameters": f"{units.count(plan['parameters'])} ({inner} without embeddings)",
+        "vocabulary": f"{model['vocabulary']:,}",
+        "precision": plan["precision"],
+        "step": f"{plan['tokens_per_step']:,} tokens, {units.flops(plan['flops_per_step'])}",
+        "run": _run_length(plan),
+        "memory": f"about {units.size(plan['memory_estimate'])}",
+    }
+    domains = [
+        {
+            "domain": name,
+            "weight": units.share(plan["weights"][name]),
+            **{
+                split: f"{units.count(found['tokens'], 'tokens')} in {units.count(found['documents'], 'documents')}"
+                for split, found in splits.items()
+            },
+        }
+        for name, splits in plan["domains"].items()
+    ]
+    rows = [{"what": name, "value": value} for name, value in facts.items()]
+    notes = [Text.assemble(("note: ", "note"), note) for note in plan["notes"]]
+    return [tables.table(rows, {"what": "", "value": plan["name"]}), tables.table(domains), *notes]
+
+
+def _run_length(plan: Mapping[str, Any]) -> str:
+    if plan["total_steps"] is None:
+        return "as many steps as fit; measured by a few steps when it starts"
+    parts = [f"{plan['total_steps']:,} steps", units.count(plan["tokens"], "tokens"), units.flops(plan["flops"])]
+    if plan.get("seconds_estimate") is not None:
+        parts.append(f"about {units.duration(plan['seconds_estimate'])}")
+    return ", ".join(parts)
+
+
+def parts(parts: Sequence[Mapping[str, Any]]) -> View:
+    """`foretrain parts`: one line a part, or everything about the only one."""
+    if len(parts) == 1:
+        return _part(parts[0])
+    rows = [
+        {"axis": part["axis"], "kind": Text(part["kind"], style="strong"), "what it is": part["summary"]}
+        for part in parts
+    ]
+    return [tables.table(rows, caption="foretrain parts KIND shows one with its fields")]
+
+
+def _part(part: Mapping[str, Any]) -> View:
+    facts = part["facts"]
+    fields = [
+        {
+            "field": Text(field["name"], style="strong"),
+            "type": field["type"],
+            "default": Text("required", style="label") if field["required"] else show_default(field["default"]),
+            "what it is": field["doc"],
+        }
+        for field in part["fields"]
+    ]
+    paper = f"{facts['paper']} ({facts['year']})" if facts["paper"] and facts["year"] else facts["paper"]
+    known = {
+        "answers": facts["answers"],
+        "paper": " ".join(text for text in (paper, f"arXiv:{facts['arxiv']}" if facts["arxiv"] else "") if text),
+        "needs": ", ".join(facts["needs"]),
+        "costs": facts["overhead"],
+        "status": facts["status"],
+    }
+    lines = [f"{name}: {value}" for name, value in known.items() if value]
+    title = Text.assemble((f"{part['axis']} ", "label"), (part["kind"], "strong"))
+    return [title, "", part["doc"], "", *lines, *([tables.table(fields)] if fields else ["", "No settings."])]
+
+
+def runs(rows: Sequence[Mapping[str, Any]]) -> View:
+    """`foretrain ls`."""
+    return [tables.runs_table(rows)] if rows else ["There are no runs here."]
+
+
+def comparison(compared: Mapping[str, Any]) -> View:
+    """`foretrain compare`."""
+    notes = [Text.assemble(("note: ", "note"), note) for note in compared["notes"]]
+    return [*tables.comparison_tables(compared), *notes]
+
+
+def samples(texts: Sequence[Mapping[str, str]]) -> View:
+    """`foretrain sample`: each prompt, dimmed, with what the model wrote after it."""
+    shown: list[Text | str] = []
+    for number, sample in enumerate(texts):
+        shown += [""] if number else []
+        shown.append(Text.assemble((sample["prompt"], "label"), sample["text"]))
+    return shown
+
+
+def measures(tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> View:
+    """`foretrain evaluate`: every metric of every task with its interval."""
+    rows = [
+        {
+            "task": name,
+            "metric": metric.replace("_", " "),
+            "value": measured["value"],
+            "95 % interval": f"{units.measured(measured['low'])} to {units.measured(measured['high'])}",
+            "items": measured["items"],
+        }
+        for name, metrics in tasks.items()
+        for metric, measured in metrics.items()
+    ]
+    return [tables.table(rows)]
+
+
+def batches(rows: Sequence[Mapping[str, Any]]) -> View:
+    """`foretrain data show`: where each row comes from, and its text."""
+    shown: list[Text | str] = []
+    for row in rows:
+        sources = ", ".join(row["documents"])
+        head = f"step {row['step']}  position {row['position']}  {row['domain']}"
+        head += f"  {row['loss_tokens']} of {row['tokens']} tokens with loss"
+        shown += [Text(head, style="strong"), Text(sources, style="label"), row["text"], ""]
+    return shown
+
+
+def path(made: Mapping[str, str]) -> View:
+    """A file or folder that was written."""
+    return [made["path"]]

@@ -1,0 +1,294 @@
+"""Built-in corpora: deterministic, useful metadata, and right answers."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from foretrain.corpus.builtin._dice import Dice
+from foretrain.corpus.builtin.arithmetic import Arithmetic
+from foretrain.corpus.builtin.base import Builtin
+from foretrain.corpus.builtin.biographies import ATTRIBUTES, Biographies
+from foretrain.corpus.builtin.english import English, paragraphs
+from foretrain.corpus.builtin.lego import Lego
+from foretrain.corpus.builtin.python import Python
+from foretrain.parts import kinds
+
+PARTS = kinds(Builtin)  # type: ignore[type-abstract]
+SMALL: dict[str, dict[str, Any]] = {
+    "arithmetic": {"count": 50},
+    "biographies": {"people": 20, "versions": 2, "rephrase": True, "questions": "all"},
+    "lego": {"count": 50},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(PARTS))
+def test_every_builtin_is_the_same_each_time(kind: str) -> None:
+    part = PARTS[kind]
+    one, two = (part.model_validate({"kind": kind, **SMALL.get(kind, {})}) for _ in range(2))
+    first = list(islice(one.documents(), 40))
+    assert first == list(islice(two.documents(), 40))
+    assert len({document.id for document in first}) == len(first)
+    assert all(document.text.strip() and document.source == f"builtin:{kind}" for document in first)
+    assert one.content_hash(40) == two.content_hash(40) != one.content_hash(39)
+    assert part.facts.answers
+
+
+@pytest.mark.parametrize("kind", sorted(SMALL))
+def test_generators_follow_their_seed(kind: str) -> None:
+    part = PARTS[kind]
+    texts = [[d.text for d in part.model_validate({**SMALL[kind], "seed": seed}).documents()] for seed in (0, 1)]
+    assert len(texts[0]) == len(texts[1]) and texts[0] != texts[1]
+
+
+def test_dice_are_fair_and_fixed() -> None:
+    dice = Dice("test", 1)
+    counts = Counter(dice.between(3, 7) for _ in range(10_000))
+    assert sorted(counts) == [3, 4, 5, 6, 7] and min(counts.values()) > 1850
+    assert Dice("test", 1).shuffle(range(6)) == Dice("test", 1).sample(range(6), 6)
+    orders = Counter(tuple(Dice(i).shuffle("abc")) for i in range(3000))
+    assert len(orders) == 6 and min(orders.values()) > 400
+    # The sequence is a promise: texts and hashes of results rest on it.
+    assert [Dice(seed, "promise").below(1000) for seed in (0, 1)] == [306, 167]
+
+
+# --- text of the interpreter -----------------------------------------------------------------------------------
+
+
+def test_english_is_prose_of_some_size() -> None:
+    documents = list(English().documents())
+    text = "\n\n".join(document.text for document in documents)
+    assert 500_000 < len(text) < 3_000_000
+    assert all(400 <= len(document.text) < 12_000 for document in documents)
+    assert ">>>" not in text and "::=" not in text and "def " not in text
+    words = re.findall(r"[a-z]+", text.lower())
+    assert sum(word in {"the", "of", "is", "to", "a", "and", "in"} for word in words) > 0.15 * len(words)
+    modules = Counter(document.metadata["module"] for document in documents)
+    assert modules["argparse"] >= 1 and modules["datetime"] >= 1 and max(modules.values()) < 40
+    listed = text.split("\n\n")
+    assert len(set(listed)) == len(listed)  # no paragraph comes twice
+
+
+def test_paragraphs_keep_sentences_and_leave_the_rest() -> None:
+    text = """
+    The *first* paragraph of this ``text`` uses :class:`~a.B` and
+    stands on two lines [3].
+
+    Heading
+    =======
+
+       >>> print("this is some code that is not to be kept in a corpus of prose.")
+
+    expr ::= "this" | "is the grammar of a language and not a sentence in it."
+
+    +-----+-----+
+    | The | table of this text is also not a sentence, although it ends like one. |
+
+    - An item of a list is kept where it is a sentence that is long enough.
+    too short.
+    """
+    assert list(paragraphs(text)) == [
+        "The first paragraph of this text uses a.B and stands on two lines.",
+        "An item of a list is kept where it is a sentence that is long enough. too short.",
+    ]
+
+
+def test_python_is_source_by_module() -> None:
+    documents = list(Python().documents())
+    names = [document.metadata["module"] for document in documents]
+    assert names == sorted(names) and {"argparse", "email", "email.message", "json.decoder"} <= set(names)
+    assert not any({"test", "tests", "idlelib", "lib2to3"} & set(name.split(".")) for name in names)
+    assert next(d for d in documents if d.id == "python:email.message").metadata["package"] == "email"
+    assert sum(len(document.text) for document in documents) > 5_000_000
+    for document in documents[::20]:
+        ast.parse(document.text)
+
+
+# --- arithmetic ------------------------------------------------------------------------------------------------
+
+
+def solve(question: str) -> tuple[int, int]:
+    """An independent reading of a problem: (answer, steps), from the words of its sentences alone."""
+    number, steps = 0, -1
+    for told in re.findall(r"[^.?]+[.?]", question):
+        figures = [int(figure) for figure in re.findall(r"\d+", told)]
+        if steps < 0:
+            number = figures[0]
+        elif re.search(r"dollars each", told):
+            number *= figures[0]
+        elif told.strip().startswith("How many") or "In the end" in told:
+            break
+        elif "times as many" in told:
+            number *= figures[0]
+        elif re.search(r"[Hh]alf of the", told):
+            assert number % 2 == 0
+            number //= 2
+        elif "equally" in told:
+            assert number % figures[0] == 0
+            number //= figures[0]
+        else:
+            amount = math.prod(figures)
+            less = re.search(r"gives the bags| sends |loses|sells|borrows|uses up|gives \d+ \w+ to", told)
+            number += -amount if less else amount
+        steps += 1
+        assert number >= 2
+    return number, steps
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"fewest_steps": 1, "most_steps": 1}, {"fewest_steps": 6, "most_steps": 9, "largest": 5000}]
+)
+def test_arithmetic_answers_are_right(settings: dict[str, int]) -> None:
+    part = Arithmetic(count=1500, **settings)
+    seen: Counter[int] = Counter()
+    for document in part.documents():
+        fields = document.metadata
+        assert document.text == (
+            f"Question: {fields['question']}\nAnswer: {fields['solution']} The answer is {fields['answer']}."
+        )
+        assert solve(fields["question"]) == (int(fields["answer"]), fields["steps"])
+        results = []
+        for left, sign, right, result in re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", fields["solution"]):
+            a, b = int(left), int(right)
+            assert {"+": a + b, "-": a - b, "*": a * b, "/": a / b}[sign] == int(result)
+            results.append(result)
+        assert results[-1] == fields["answer"] and len(results) >= fields["steps"]
+        seen[fields["steps"]] += 1
+    assert sorted(seen) == list(range(part.fewest_steps, part.most_steps + 1))
+    assert min(seen.values()) > 0.8 * part.count / len(seen)
+
+
+def test_arithmetic_is_varied_and_a_longer_corpus_begins_with_the_shorter() -> None:
+    documents = list(Arithmetic(count=2000).documents())
+    assert len({document.text for document in documents}) == 2000
+    shapes = {re.sub(r"\d+", "N", document.metadata["question"].split(".")[1]) for document in documents}
+    assert len(shapes) > 700
+    assert documents[:100] == list(Arithmetic(count=100).documents())
+
+
+# --- LEGO ------------------------------------------------------------------------------------------------------
+
+
+def test_lego_answers_follow_the_chain() -> None:
+    skills: Counter[int] = Counter()
+    answers: Counter[str] = Counter()
+    texts = set()
+    for document in Lego(count=3000).documents():
+        question, answer, skill = (document.metadata[name] for name in ("question", "answer", "skill"))
+        assert document.text == f"{question} {answer}."
+        clauses = dict(part.split(" = ") for part in question[len("Input: ") :].split(". ")[0].split(", "))
+        asked = re.search(r"Output: (\w) =$", question)
+        assert asked and len(clauses) == 5
+
+        def value(name: str, clauses: dict[str, str] = clauses) -> tuple[int, int]:
+            """(bit, how far down the chain)."""
+            how, what = clauses[name].split()
+            if what.isdigit():
+                return int(what), 1
+            bit, depth = value(what)
+            return (bit if how == "val" else 1 - bit), depth + 1
+
+        assert value(asked[1]) == (int(answer), skill)
+        skills[skill] += 1
+        answers[answer] += 1
+        texts.add(document.text)
+    assert len(texts) == 3000
+    assert sorted(skills) == [1, 2, 3, 4, 5] and min(skills.values()) > 500
+    assert min(answers.values()) > 1350
+
+
+def test_lego_may_ask_for_one_skill() -> None:
+    assert {document.metadata["skill"] for document in Lego(count=40, length=3, skill=2).documents()} == {2}
+    for wrong in ({"skill": 6}, {"count": 100, "length": 1}, {"length": 0}):
+        with pytest.raises(ValidationError):
+            Lego.model_validate({"kind": "lego", **wrong})
+
+
+# --- biographies -----------------------------------------------------------------------------------------------
+
+
+def by_person(**settings: Any) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for document in Biographies.model_validate({"kind": "biographies", "people": 60, **settings}).documents():
+        found.setdefault(document.metadata["person"], []).append(document)
+    return found
+
+
+def order_of(document: Any) -> list[str]:
+    """The attributes in the order of the sentences, found by their values."""
+    told = []
+    for sentence in document.text.rstrip(".").split(". "):
+        told.append([a.name for a in ATTRIBUTES if re.search(rf"\b{document.metadata[a.name]}$", sentence)])
+    assert all(told)
+    return [names[0] for names in told]
+
+
+def test_single_biographies_tell_six_facts_and_name_the_person_once() -> None:
+    people = by_person()
+    assert len(people) == 60 and all(len(documents) == 1 for documents in people.values())
+    for name, (document,) in people.items():
+        assert document.text.count(name) == 1 and document.text.split(". ")[0].count(name) == 1
+        assert document.text.count(". ") == 5
+        assert all(document.metadata[attribute.name] in document.text for attribute in ATTRIBUTES)
+        assert "They was" not in document.text and "He were" not in document.text
+    cities = {d.metadata["company"]: d.metadata["company_city"] for (d,) in people.values()}
+    assert all(d.metadata["company_city"] == cities[d.metadata["company"]] for (d,) in people.values())
+
+
+def test_versions_of_a_person_are_different_texts_with_the_name_where_asked() -> None:
+    for name, documents in by_person(versions=5, rephrase=True, permute=True, fullname=True).items():
+        assert len({d.text for d in documents}) == 5
+        assert all(d.text.count(name) == 6 for d in documents)
+
+
+def test_unpermuted_biographies_keep_the_order_of_the_facts() -> None:
+    plain = [attribute.name for attribute in ATTRIBUTES]
+    kept = [order_of(d)[2:5] for documents in by_person(versions=3, rephrase=True).values() for d in documents]
+    assert all(order == plain[2:5] for order in kept)
+    moved = [order_of(d) for documents in by_person(permute=True).values() for d in documents]
+    assert sum(order[2:5] == plain[2:5] for order in moved) < 10
+
+
+def test_permuted_versions_keep_a_persons_wording() -> None:
+    """Permuting alone changes the order of the sentences and no phrase in them."""
+    for documents in by_person(versions=4, permute=True, fullname=True).values():
+        assert len({tuple(sorted(d.text.rstrip(".").split(". "))) for d in documents}) == 1
+    rephrased = by_person(versions=4, rephrase=True, fullname=True).values()
+    assert all(len({tuple(sorted(d.text.rstrip(".").split(". "))) for d in documents}) > 1 for documents in rephrased)
+
+
+def test_versions_of_one_person_stand_apart() -> None:
+    documents = list(Biographies(people=60, versions=3, rephrase=True).documents())
+    for version in range(3):
+        people = [d.metadata["person"] for d in documents[60 * version : 60 * (version + 1)]]
+        assert len(set(people)) == 60
+    orders = [tuple(d.metadata["person"] for d in documents[60 * v : 60 * (v + 1)]) for v in range(3)]
+    assert len(set(orders)) == 3
+
+
+def test_questions_are_about_one_half_of_the_people() -> None:
+    asked = {half: by_person(biographies=False, questions=half) for half in ("train", "test", "all")}
+    assert len(asked["train"]) == len(asked["test"]) == 30
+    assert not asked["train"].keys() & asked["test"].keys()
+    assert asked["train"].keys() | asked["test"].keys() == asked["all"].keys() == by_person().keys()
+    for name, documents in asked["train"].items():
+        assert {d.metadata["attribute"] for d in documents} == {a.name for a in ATTRIBUTES}
+        for document in documents:
+            fields = document.metadata
+            assert name in fields["question"] and fields["answer"] == fields[fields["attribute"]]
+            assert document.text == f"Question: {fields['question']} Answer: {fields['answer']}."
+    mixed = by_person(questions="train")
+    assert Counter(map(len, mixed.values())) == {1: 30, 7: 30}
+
+
+@pytest.mark.parametrize("wrong", [{"versions": 3}, {"biographies": False}, {"people": 50_001}])
+def test_biographies_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Biographies.model_validate({"kind": "biographies", **wrong})

@@ -1,0 +1,40 @@
+"""Runs of tests in processes of their own: started, killed, resumed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foretrain.hashing import hash_file
+
+
+def write_recipe(folder: Path, data: dict[str, Any]) -> Path:
+    """A recipe file in `folder`."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+def start(arguments: list[str], *, processes: int = 1, **environment: str) -> subprocess.Popen[str]:
+    """`foretrain ARGUMENTS` in a process of its own, or several under torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "foretrain", *arguments]
+    full = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=full)
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait for a process, check its exit code, and give what it wrote to stderr."""
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == code, f"exit code {process.returncode}, not {code}\n{out}\n{error}"
+    return error
+
+
+def fingerprint(run: Path) -> tuple[bytes, str]:
+    """What must be the same in two runs that are bit-identical: `metrics.jsonl` and the final weights."""
+    return (run / "metrics.jsonl").read_bytes(), hash_file(run / "model" / "model.safetensors")
