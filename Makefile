@@ -36,7 +36,8 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/.dev
-	$(VENV)/bin/python -m benchmarks
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+	  echo "== $$file"; $(VENV)/bin/python -m benchmarks.$$(basename $$file .py); done
 
 docs: $(VENV)/.core
 	$(VENV)/bin/python -m foretrain.reference --write docs

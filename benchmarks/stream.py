@@ -1,7 +1,7 @@
 """Speed and memory of the stream: tokens per second on one core, and resident memory on a small and a large corpus.
 
-    python -m benchmarks.stream                         # 20 MB against 2 GB of generated tokens
-    python -m benchmarks.stream --training 16000        # and the ratio to a training run of 16,000 tokens/s
+python -m benchmarks.stream                         # 20 MB against 2 GB of generated tokens
+python -m benchmarks.stream --training 16000        # and the ratio to a training run of 16,000 tokens/s
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def write(tokenizer: TextTokenizer, texts: list[str]) -> None:
     """What preparing a corpus does once documents are read."""
     with tempfile.TemporaryDirectory() as folder, SetWriter(Path(folder), "train", tokenizer.vocabulary) as writer:
         for number, encoded in enumerate(encode_all(tokenizer, enumerate(texts))):
-            writer.append([*encoded.ids, tokenizer.eos], encoded.bytes, str(number))
+            writer.append([*encoded.ids, tokenizer.eos or 0], encoded.bytes, str(number))
         writer.finish()
 
 

@@ -85,7 +85,7 @@ def _run(recipe: Recipe, folder: Path, group: Group, terminal: Terminal, started
     if frozen:
         start = int(frozen["start"])
         changed = _changes(directory, recipe)
-        finished = directory.result() is not None
+        finished = directory.status() == "done"
         if finished and not changed:
             terminal.say(f"{folder} is done; nothing to do (`--restart` runs it again).")
             return directory
@@ -102,24 +102,25 @@ def _run(recipe: Recipe, folder: Path, group: Group, terminal: Terminal, started
         plan.total_steps = frozen["total_steps"]
     if plan.total_steps is not None and plan.total_steps <= start > 0:
         raise RequestError(f"{folder} has done {start} steps; a budget that extends it should be larger ({plan.total_steps} steps asked for).")
-    tree = None
+    tree, same = None, set[str]()
     if parent is not None:
         tree = export.checkpoint_of(*parent)
         plan.parent = {"run": str(parent[0].path.resolve()), "step": tree["step"], "name": parent[0].name}
+        same = _same_domains(parent[0], plan)
         if not frozen:
             terminal.say(f"starting from {parent[0].name} at step {tree['step']}; the learning rate warms up again (schedule.warmup: 0 for not).")
     elif start:
         terminal.say(f"extending a finished run at step {start}; the learning rate warms up again (schedule.warmup: 0 for not).")
-    execute(Run(plan, folder, group, terminal, started=started, tree=tree, start=start))
-    _say_result(terminal, directory)
+    execute(Run(plan, folder, group, terminal, started=started, tree=tree, same_domains=same, start=start))
+    terminal.say(f"done: model {directory.model_path}, report {directory.report_path}")
     return directory
 
 
-def _say_result(terminal: Terminal, directory: RunDirectory) -> None:
-    validation = (directory.result() or {}).get("validation", {})
-    losses = ", ".join(f"{name.removesuffix('/loss')} {value:.4f}" for name, value in validation.items() if name.endswith("/loss"))
-    found = f" validation loss: {losses};" if losses else ""
-    terminal.say(f"done:{found} model {directory.model_path}, report {directory.report_path}")
+def _same_domains(parent: RunDirectory, plan: Plan) -> set[str]:
+    """Domains of the same name and tokens as in the run before, whose order therefore goes on."""
+    before, now = parent.plan()["hashes"]["tokens"], plan.plain()["hashes"]["tokens"]
+    same_seed = parent.recipe()["seed"] == plan.recipe.seed and parent.plan()["model"]["context"] == plan.context
+    return {name for name in now if same_seed and before.get(name, {}).get("train") == now[name].get("train")}
 
 
 def _parent(start_from: str | None) -> tuple[RunDirectory, int | None] | None:

@@ -87,7 +87,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train. The same command goes on with a run that was stopped, killed or crashed."""
-    from foretrain import api
+    from foretrain import api, views
 
     done = api.run(
         recipe,
@@ -99,8 +99,7 @@ def run(
         name=name,
         quiet=quiet or as_json,
     )
-    if as_json:
-        _terminal().json({"path": str(done.path), "result": done.result()})
+    _show({"path": str(done.path), "result": done.result()}, as_json, views.result)
 
 
 @app.command()
@@ -244,11 +243,10 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Train a small model on text that ships with Python, in a few minutes on two cores."""
-    from foretrain import api
+    from foretrain import api, views
 
     done = api.demo(out, quiet=quiet or as_json)
-    if as_json:
-        _terminal().json({"path": str(done.path), "result": done.result()})
+    _show({"path": str(done.path), "result": done.result()}, as_json, views.result)
 
 
 def main() -> None:

@@ -97,15 +97,15 @@ def _load_entry_points() -> None:
         entry.load()
 
 
-def load_plugin(name: str, folder: Path) -> None:
-    """Import the parts of a recipe's plug-in: a `.py` file (relative to the recipe) or an installed module."""
+def load_plugin(name: str) -> None:
+    """Import the parts of a recipe's plug-in: a `.py` file by its path, or an installed module."""
     if not name.endswith(".py"):
         try:
             importlib.import_module(name)
         except ImportError as error:
             raise RequestError(f"plugins: the module '{name}' cannot be imported ({error}).") from error
         return
-    path = (folder / name).resolve()
+    path = Path(name)
     if not path.is_file():
         raise RequestError(f"plugins: there is no file {path}.")
     module = f"foretrain_plugin_{path.stem}_{hash_bytes(path.read_bytes(), 6)}"

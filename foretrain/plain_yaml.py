@@ -57,4 +57,11 @@ class _Dumper(yaml.SafeDumper):
     """`yaml.SafeDumper` that quotes texts which `_Loader` would read as numbers."""
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes Unicode's own line breaks bare, and reads them back as spaces; in double quotes it escapes them.
+    style = '"' if re.search("[\x85\u2028\u2029\ufeff]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
 _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_Dumper.add_representer(str, _represent_text)

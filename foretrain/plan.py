@@ -21,6 +21,7 @@ from foretrain.evaluation import Validation
 from foretrain.hashing import hash_data
 from foretrain.learner import Precision
 from foretrain.models.base import family
+from foretrain.models.roles import Role
 from foretrain.models.size import count_parameters
 from foretrain.recipe import Feedback, Recipe
 from foretrain.tokens.prepare import Prepared, Progress, prepare
@@ -144,7 +145,8 @@ class Plan:
     @property
     def memory(self) -> int:
         """Estimated peak memory of training on one device, in bytes."""
-        return flops.memory_estimate(self.config, self.micro_rows, self.context, self.precision)
+        moments = self.recipe.optimizer.moments(Role("matrix", None, ""))
+        return flops.memory_estimate(self.config, self.micro_rows, self.context, self.precision, moments=moments)
 
 
 def make_plan(recipe: Recipe, group: Group | None = None, *, tokenizer: TextTokenizer | None = None, precision: str | None = None, progress: Progress | None = None) -> Plan:

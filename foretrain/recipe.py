@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from foretrain.parts import PartOf, load_plugin
 from foretrain.plain_yaml import format_yaml, parse_yaml
 from foretrain.probes.base import Probe
 from foretrain.schedules.base import Schedule
-from foretrain.section import Count, DataPath, Number, PluginName, Section, problems
+from foretrain.section import Count, DataPath, Number, Section, problems
 from foretrain.steering.base import Steering
 from foretrain.tasks.base import Task
 from foretrain.tokens.tokenizers.base import Tokenizer
@@ -190,7 +191,7 @@ class Recipe(Section):
     """Compile the model with `torch.compile` (needs a C++ compiler)."""
     track: list[PartOf[Tracker]] = []
     """Services the metrics are also sent to."""
-    plugins: list[PluginName] = []
+    plugins: list[str] = []
     """Files (relative to the recipe) or installed modules with further parts."""
 
     @model_validator(mode="before")
@@ -222,12 +223,13 @@ class Recipe(Section):
         return format_yaml(self.plain())
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe and apply `a.b=c` overrides.
 
     Raises:
         RequestError: no such file, broken YAML, or faults in the recipe (all of them in one message).
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -247,20 +249,28 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def make_recipe(
-    data: dict[str, Any], folder: Path = Path(), overrides: list[str] | None = None, source: str = "recipe"
+    data: dict[str, Any], folder: Path | str = Path(), overrides: Sequence[str] = (), source: str = "recipe"
 ) -> Recipe:
     """A recipe from plain data; relative paths start at `folder`."""
-    for override in overrides or []:
+    folder = Path(folder)
+    for override in overrides:
         data = with_override(data, override)
     plugins = data.get("plugins")
-    for name in plugins if isinstance(plugins, list) else []:
-        load_plugin(str(name), folder)
+    if isinstance(plugins, list):
+        data = {**data, "plugins": [_plugin_path(str(name), folder) for name in plugins]}
+        for name in data["plugins"]:
+            load_plugin(name)
     try:
         return Recipe.model_validate(data, context={"folder": folder})
     except ValidationError as error:
         lines = problems(error)
         listing = "\n".join(f"  - {line}" for line in lines)
         raise RequestError(f"{source} has {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n{listing}") from error
+
+
+def _plugin_path(name: str, folder: Path) -> str:
+    """A plug-in's file as an absolute path, so that the recipe may be read again from elsewhere; a module stays."""
+    return str((folder / name).resolve()) if name.endswith(".py") else name
 
 
 def with_override(data: dict[str, Any], override: str) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from foretrain import distributed, environment
 from foretrain.budget import Pace, due, interval, steps_for
@@ -25,6 +28,7 @@ from foretrain.run_directory import RunDirectory
 from foretrain.signals import Interruption
 from foretrain.subject import Subject
 from foretrain.tasks.base import Measured
+from foretrain.trackers.base import Trackers
 from foretrain.trainer import Trainer
 
 CLOSING_SECONDS = 6.0
@@ -45,13 +49,25 @@ class Run:
         terminal: where progress is shown.
         started: `time.time()` at which the command began (a budget in minutes counts from there).
         tree: state to begin with (of the run this one branches from), or None.
+        same_domains: domains whose text is that of the run it branches from; they go on where that run stood.
         start: the step at which the current schedule began.
     """
 
-    def __init__(self, plan: Plan, folder: Path, group: Group, terminal: Terminal, *, started: float, tree: dict[str, Any] | None = None, start: int = 0) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        group: Group,
+        terminal: Terminal,
+        *,
+        started: float,
+        tree: dict[str, Any] | None = None,
+        same_domains: set[str] | None = None,
+        start: int = 0,
+    ) -> None:
         self.plan, self.folder, self.group, self.terminal, self.started = plan, folder, group, terminal, started
         self.directory = RunDirectory(folder)
-        self.tree, self.start = tree, start
+        self.tree, self.same_domains, self.start = tree, same_domains or set(), start
         self.seconds = 0.0
         self.metrics: Journal | None = None
         self.timing: Journal | None = None
@@ -78,7 +94,9 @@ class Run:
             self.seconds = found[1]["seconds"]
             self.terminal.say(f"resuming at step {trainer.step} of {trainer.total}")
         elif self.tree is not None:
-            trainer.load_weights(self.tree)
+            if not trainer.load_weights(self.tree):
+                self.terminal.say("the optimizer is of another kind than the one before, so its state starts anew")
+            trainer.load_seen(self.tree, self.same_domains)
         if self.group.main:
             self.metrics, self.timing = Journal(self.folder / "metrics.jsonl"), Journal(self.folder / "timing.jsonl")
             offsets = found[1]["journals"] if found is not None else {"metrics": 0, "timing": 0}
@@ -122,9 +140,8 @@ class Run:
             Interrupted: SIGTERM or SIGINT came; the same command resumes.
         """
         recipe, peak = self.plan.recipe, peak_flops(self.group.device, self.plan.precision)
-        trackers = [part.model_copy(deep=True) for part in recipe.track] if self.group.main else []
-        for tracker in trackers:
-            tracker.start(self.folder, recipe.name, recipe.plain())
+        trackers = Trackers(recipe.track if self.group.main else [], self.terminal.warn)
+        trackers.start(self.folder, recipe.name, recipe.plain())
 
         def write(line: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> None:
             if self.metrics is None or self.timing is None:
@@ -132,8 +149,7 @@ class Run:
             self.metrics.write(line)
             if timing is not None:
                 self.timing.write(timing)
-            for tracker in trackers:
-                tracker.log(line["step"], {name: value for name, value in {**line, **(timing or {})}.items() if isinstance(value, int | float)})
+            trackers.log(line["step"], {**line, **(timing or {})})
 
         try:
             with Interruption() as interruption, self.terminal.training(trainer.total, self.plan.tokens_per_step, trainer.step) as progress:
@@ -161,8 +177,7 @@ class Run:
                         raise Interrupted(f"Interrupted at step {trainer.step} of {trainer.total}; a checkpoint is written and the same command resumes.")
             self.checkpointer.wait()
         finally:
-            for tracker in trackers:
-                tracker.finish()
+            trackers.finish()
             for journal in (self.metrics, self.timing):
                 if journal is not None:
                     journal.close()
@@ -214,6 +229,13 @@ class Run:
             write_report(self.directory)
         return result
 
+    def fail(self, text: str) -> None:
+        """Leave word of what went wrong, where the disk allows it."""
+        if self.group.main and self.directory.recipe_path.is_file():
+            with suppress(RunError):
+                write_json(self.directory.result_path, {"status": "failed", "error": text})
+                write_report(self.directory)
+
     def _result(self, trainer: Trainer, validation: Mapping[str, float], tasks: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
         return {
             "status": "done",
@@ -243,10 +265,15 @@ def _task_figures(name: str, metric: str, measured: Measured) -> dict[str, float
 
 
 def execute(run: Run) -> dict[str, Any]:
-    """Prepare, train, close; faults that are the run's are told as such."""
+    """Prepare, train, close. A run that fails leaves what went wrong in its `result.json`; resuming removes it."""
     try:
         trainer = run.prepare()
         run.train(trainer)
         return run.close(trainer)
-    except MemoryError as error:
-        raise RunError("Out of memory. A smaller batch.micro lowers memory without changing the result; then model size or context.") from error
+    except RunError as error:
+        run.fail(str(error))
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        text = "Out of memory. A smaller batch.micro lowers memory without changing the result; then model size or context."
+        run.fail(text)
+        raise RunError(text) from error

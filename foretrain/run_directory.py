@@ -10,7 +10,6 @@ import fcntl
 import math
 import re
 import shutil
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -48,8 +47,8 @@ class RunDirectory:
 
     Files: `recipe.yaml` (resolved), `plan.json`, `environment.json`, `metrics.jsonl` (deterministic figures),
     `timing.jsonl` (`seconds` counts from the start of training and goes on after a resume), `checkpoints/step-N/`,
-    `tokenizer/`, `model/`, `samples.json`, `result.json` (written at the end, removed when training starts),
-    `trackers.json`, `report.html`, and `.lock`, which a training process holds (`lock.RunLock`).
+    `tokenizer/`, `config.json` (of the model), `model/`, `samples.json`, `result.json` (written at the end, removed
+    when training starts), `trackers.json`, `report.html`, and `.lock`, which a training process holds (`lock.RunLock`).
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -65,7 +64,6 @@ class RunDirectory:
         self.lock_path = self.path / ".lock"
         self.trackers_path = self.path / "trackers.json"
         self.checkpoints_path = self.path / "checkpoints"
-        self.tokenizer_path = self.path / "tokenizer"
         self.model_path = self.path / "model"
         self.tokenizer_path = self.path / "tokenizer"
         self.config_path = self.path / "config.json"
@@ -104,15 +102,10 @@ class RunDirectory:
         """Forget a run: everything that is its own is deleted, what else lies in the folder stays."""
         for folder in (self.checkpoints_path, self.model_path, self.tokenizer_path):
             shutil.rmtree(folder, ignore_errors=True)
-        files = (self.recipe_path, self.plan_path, self.environment_path, self.metrics_path, self.timing_path)
-        for file in (
-            *files,
-            self.samples_path,
-            self.result_path,
-            self.report_path,
-            self.trackers_path,
-            self.config_path,
-        ):
+        written = (self.plan_path, self.environment_path, self.metrics_path, self.timing_path, self.samples_path)
+        kept = (self.result_path, self.report_path, self.trackers_path, self.config_path)
+        # The recipe goes last: while it is there, the folder is known as a run.
+        for file in (*written, *kept, self.recipe_path):
             file.unlink(missing_ok=True)
 
     def checkpoint_path(self, step: int) -> Path:
@@ -205,19 +198,6 @@ class RunDirectory:
         if self._locked():
             return "running"
         return "interrupted" if self.metrics() or self.checkpoints() else "planned"
-
-    def clear(self) -> None:
-        """Remove everything a run wrote here; other files, and the lock, stay."""
-        folders = (self.checkpoints_path, self.tokenizer_path, self.model_path)
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        # The recipe goes last: a folder without one is no run.
-        for path in (*self._files(), self.recipe_path):
-            path.unlink(missing_ok=True)
-
-    def _files(self) -> tuple[Path, ...]:
-        written = (self.plan_path, self.environment_path, self.metrics_path, self.timing_path, self.samples_path)
-        return (*written, self.result_path, self.report_path, self.trackers_path, self.path / "config.json")
 
     def cost(self) -> dict[str, float | None]:
         """Steps, tokens, FLOPs, seconds and the peak memory in bytes so far (None where nothing tells)."""

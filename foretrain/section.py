@@ -75,15 +75,8 @@ def _model_path(value: Any, info: ValidationInfo) -> Any:
     return str(path.resolve()) if path.exists() else str(value)
 
 
-def _plugin_name(value: Any, info: ValidationInfo) -> Any:
-    """The absolute path of a `.py` file; the name of a module stays."""
-    return _data_path(value, info) if isinstance(value, str) and value.endswith(".py") else value
-
-
 DataPath = Annotated[str, BeforeValidator(_data_path)]
 """A file or folder of data (relative to the recipe), `builtin:NAME`, or `hub:NAME`."""
-PluginName = Annotated[str, BeforeValidator(_plugin_name)]
-"""A `.py` file (relative to the recipe) or the name of an installed module."""
 ModelPath = Annotated[str, BeforeValidator(_model_path)]
 """A folder (relative to the recipe) that holds a model or tokenizer, or a Hugging Face hub id."""
 

@@ -202,10 +202,17 @@ class Trainer:
             for part, saved in zip(parts, state[name], strict=True):
                 part.load_state_dict(saved)
 
-    def load_weights(self, state: dict[str, Any]) -> None:
-        """Restore the model and the optimizer alone (a branch: new data, new schedule)."""
+    def load_weights(self, state: dict[str, Any]) -> bool:
+        """Restore the model, and the optimizer's state where it is of the same kind; returns whether it was.
+
+        Settings of the optimizer are always this recipe's own, so a branch may change them.
+        """
         self.learner.load_state_dict(state["model"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        return load_optimizer(self.optimizer, state["optimizer"])
+
+    def load_seen(self, state: dict[str, Any], same: set[str]) -> None:
+        """Go on in the domains whose text is the `same` as before: what was seen there comes last again."""
+        self.stream.continue_from({name: state["stream"]["counters"][name] for name in same})
 
     @contextmanager
     def _rehearsing(self) -> Iterator[None]:
@@ -240,17 +247,30 @@ def clip_gradient(gradient: Gradient, largest: float | None) -> float:
     return norm
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Restore an optimizer from whole tensors, each cut like the parameter it belongs to."""
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> bool:
+    """Restore an optimizer's state from whole tensors, each cut like the parameter it belongs to.
+
+    Returns False, and leaves the optimizer new, where the state is of another kind of optimizer or other parameters.
+    """
+    own = optimizer.state_dict()
+    if _parameter_names(own) != _parameter_names(state):
+        return False
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     cut: dict[int, dict[str, Any]] = {}
     for number, values in state["state"].items():
         parameter = parameters[int(number)]
         cut[int(number)] = {
-            name: distributed.like(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+            name: distributed.like(value, parameter)
+            if isinstance(value, Tensor) and value.shape == parameter.shape
+            else value
             for name, value in values.items()
         }
-    optimizer.load_state_dict({"state": cut, "param_groups": state["param_groups"]})
+    optimizer.load_state_dict({"state": cut, "param_groups": own["param_groups"]})
+    return True
+
+
+def _parameter_names(state: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    return [(group["name"], group["param_names"]) for group in state["param_groups"]]
 
 
 def _copied(value: Any) -> Any:

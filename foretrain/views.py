@@ -14,6 +14,19 @@ from foretrain.reference import show_default
 View = Sequence[Table | Text | str]
 
 
+def result(done: Mapping[str, Any]) -> View:
+    """The end of `foretrain run`: final figures with their intervals, and what the run cost."""
+    found = done["result"]
+    if found is None:
+        return []
+    figures = {"loss": found["loss"], **{f"validation/{name}": value for name, value in found["validation"].items()}}
+    for task, metrics in found["tasks"].items():
+        for metric, measured in metrics.items():
+            name = f"task/{task}/{metric}"
+            figures |= {name: measured["value"], f"{name}/low": measured["low"], f"{name}/high": measured["high"]}
+    return [tables.result_table(found["name"], figures, found["cost"])]
+
+
 def plan(plan: Mapping[str, Any]) -> View:
     """`foretrain check`: the model, the data by domain, what a step and the run cost."""
     model, inner = plan["model"], units.count(plan["parameters_without_embeddings"])

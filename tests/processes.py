@@ -22,7 +22,11 @@ def write_recipe(folder: Path, data: dict[str, Any]) -> Path:
 
 def start(arguments: list[str], *, processes: int = 1, **environment: str) -> subprocess.Popen[str]:
     """`foretrain ARGUMENTS` in a process of its own, or several under torchrun."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"] if processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        if processes > 1
+        else []
+    )
     command = [sys.executable, *launcher, "-m", "foretrain", *arguments]
     full = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=full)
@@ -30,7 +34,11 @@ def start(arguments: list[str], *, processes: int = 1, **environment: str) -> su
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait for a process, check its exit code, and give what it wrote to stderr."""
-    out, error = process.communicate(timeout=300)
+    try:
+        out, error = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     assert process.returncode == code, f"exit code {process.returncode}, not {code}\n{out}\n{error}"
     return error
 

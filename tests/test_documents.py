@@ -1,8 +1,8 @@
 """The documents: what they show is run, what they name exists, and what is generated is up to date.
 
-Every fenced block tagged `bash` or `python` is run, in order, in one temporary folder per document, and every
-`yaml recipe` block is read as a recipe. A block that only illustrates says why in a comment on the line above it:
-`<!-- not run: it needs two machines -->`.
+Every fenced block tagged `bash` or `python` is run, in order, in one temporary folder per document. A block tagged
+`... file=NAME` is saved there under that name instead, and a `yaml recipe` block is read as a recipe. A block that only
+illustrates says why in a comment on the line above it: `<!-- not run: it needs two machines -->`.
 """
 
 from __future__ import annotations
@@ -45,12 +45,21 @@ main()
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its tag, text, line number and whether it is run."""
+    """A fenced block: its tag, text, line number and whether it is only shown."""
 
     tag: str
     text: str
     line: int
     shown_only: bool
+
+    @property
+    def runs(self) -> bool:
+        return self.tag in ("bash", "python") and not self.shown_only
+
+    @property
+    def file(self) -> str | None:
+        found = re.search(r"\bfile=(\S+)", self.tag)
+        return found[1] if found else None
 
 
 def blocks(document: Path) -> list[Block]:
@@ -81,12 +90,16 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, f"line {block.line}:\n{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
+# Ten commands, each with the start of an interpreter.
+_LONG = {"tutorial.md"}
 RUN = [
-    path for path in DOCUMENTS if path.name not in _HISTORY and any(b.tag in ("bash", "python") for b in blocks(path))
+    pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in _LONG else [])
+    for path in DOCUMENTS
+    if path.name not in _HISTORY and any(block.runs for block in blocks(path))
 ]
 
 
-@pytest.mark.parametrize("document", RUN, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", RUN)
 def test_shown_commands_work(document: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     programs = tmp_path / ".bin"
@@ -102,7 +115,9 @@ def test_shown_commands_work(document: Path, tmp_path: Path) -> None:
         "FORETRAIN_CACHE": str(tmp_path / ".cache"),
     }
     for block in blocks(document):
-        if block.tag in ("bash", "python") and not block.shown_only:
+        if block.file is not None:
+            (tmp_path / block.file).write_text(block.text, encoding="utf-8")
+        elif block.runs:
             run(block, tmp_path, environment)
 
 

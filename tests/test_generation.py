@@ -49,11 +49,13 @@ def test_greedy_equals_reading_everything_anew(kind: str, context: int) -> None:
 
 
 def test_a_row_that_has_ended_stays_within_the_positions() -> None:
-    one = subject("gpt2", context=12)
     prompts = ["long prompt", "a", "b", "c"]
-    whole = generate(one, prompts, tokens=10)
-    stop = whole[0].text[0]
-    assert not any(stop in other.text for other in whole[1:])
+    for seed in range(50):  # A model that begins the first text with a letter of no other text.
+        one = subject("gpt2", context=12, seed=seed)
+        whole = generate(one, prompts, tokens=10)
+        stop = whole[0].text[:1]
+        if stop and stop != "\ufffd" and not any(stop in other.text for other in whole[1:]):
+            break
     cut = generate(one, prompts, tokens=10, stop=[stop])
     assert cut[0].ended == "stop" and len(cut[0].ids) == 1 and cut[1:] == whole[1:]
 

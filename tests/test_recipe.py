@@ -97,7 +97,10 @@ class TestYaml:
     def test_what_is_written_is_read_back(self, data: Any) -> None:
         assert parse_yaml(format_yaml(data)) == data
 
-    @pytest.mark.parametrize("text", ["1e3", "4M", "true", "null", "1_000e3", "0x1f", "2020-01-01", "~", "=", "<<"])
+    @pytest.mark.parametrize(
+        "text",
+        ["1e3", "4M", "true", "null", "1_000e3", "0x1f", "2020-01-01", "~", "=", "<<", "a\x85b", "\u2028", "\r", "ä"],
+    )
     def test_texts_that_look_like_something_else(self, text: str) -> None:
         assert parse_yaml(format_yaml({"a": text, text: 1})) == {"a": text, text: 1}
 

@@ -20,7 +20,7 @@ def tiny_data(**changes: Any) -> dict[str, Any]:
         "tokenizer": "byte",
         "model": {"kind": "llama", "layers": 2, "width": 32, "heads": 2, "feedforward": 64, "context": CONTEXT},
         "corpus": {
-            "prose": {"path": "builtin:english", "limit": 40, "validation": 0.2, "weight": 2},
+            "prose": {"path": "builtin:biographies", "options": {"people": 150}, "validation": 0.2, "weight": 2},
             "sums": {"path": "builtin:arithmetic", "options": {"count": 120}, "validation": 0.2},
         },
         "batch": {"tokens": 8 * CONTEXT},

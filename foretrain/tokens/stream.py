@@ -226,6 +226,11 @@ class Stream:
             "pending": [[step, dict(weights)] for step, weights in self._pending],
         }
 
+    def continue_from(self, seen: Mapping[str, int]) -> None:
+        """Start some domains after their first windows, which another run on the same text has seen (a branch)."""
+        for name, count in seen.items():
+            self._counters[self._known(name)] = int(count)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave.
 

@@ -93,8 +93,8 @@ class TextTokenizer:
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RequestError(
-                f"No tokenizer can be loaded from '{path}': {reason} It should be a folder with a tokenizer.json, "
-                "or the id of such a model on the Hugging Face hub."
+                f"No tokenizer can be loaded from '{path}': {reason.rstrip('.')}. It should be a folder with a "
+                "tokenizer.json, or the id of such a model on the Hugging Face hub."
             ) from error
         if not isinstance(loaded, PreTrainedTokenizerFast):
             raise RequestError(

@@ -38,7 +38,7 @@ class Pretrained(Tokenizer):
                 f"tokenizer.eos: {unknown_name(f'token in {self.path}', str(end), _special(vocabulary))}"
             )
         if tokenizer.fast.eos_token != end:
-            tokenizer.fast.eos_token = end
+            tokenizer.fast.add_special_tokens({"eos_token": end})
             tokenizer = TextTokenizer(tokenizer.fast)
         return tokenizer
 
