@@ -8,22 +8,39 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from foretrain import comparison, dial, export
+from foretrain import comparison, dial, exporting
 from foretrain.batch import Batch
 from foretrain.console import Terminal
 from foretrain.distributed import Group, end_group, start_group
-from foretrain.errors import RequestError
+from foretrain.errors import Interrupted, RequestError
+from foretrain.execution import Run, execute
 from foretrain.generation import generate
 from foretrain.kernels.process import tune_allocator
 from foretrain.lock import RunLock
-from foretrain.plan import Plan, make_plan
 from foretrain.plain_yaml import parse_yaml
+from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Recipe, load_recipe, make_recipe
-from foretrain.report.run_report import write_report
-from foretrain.run import Run, execute
-from foretrain.run_directory import RunDirectory
+from foretrain.reports.run_report import write_report
+from foretrain.run_directory import RunDirectory, list_runs
+from foretrain.signals import sigterm_interrupts
 from foretrain.subject import Subject
 from foretrain.tokens.tokenizer import TextTokenizer
+
+__all__ = [
+    "check",
+    "compare",
+    "demo",
+    "evaluate",
+    "export",
+    "list_runs",
+    "load_recipe",
+    "make_recipe",
+    "open_run",
+    "report",
+    "run",
+    "sample",
+    "show_data",
+]
 
 RunLike = RunDirectory | Path | str
 
@@ -69,14 +86,24 @@ def run(
     read = _read(recipe, overrides, minutes, name, parent)
     folder = Path(out) if out is not None else Path("runs") / read.name
     try:
-        with RunLock(folder) if group.main else nullcontext():
+        with sigterm_interrupts(), RunLock(folder) if group.main else nullcontext():
             group.wait()
             return _run(read, folder, group, terminal, started, parent, restart)
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted; the same command goes on with {folder}.") from None
     finally:
         end_group()
 
 
-def _run(recipe: Recipe, folder: Path, group: Group, terminal: Terminal, started: float, parent: tuple[RunDirectory, int | None] | None, restart: bool) -> RunDirectory:
+def _run(
+    recipe: Recipe,
+    folder: Path,
+    group: Group,
+    terminal: Terminal,
+    started: float,
+    parent: tuple[RunDirectory, int | None] | None,
+    restart: bool,
+) -> RunDirectory:
     directory = RunDirectory(folder)
     if restart and group.main:
         directory.clear()
@@ -90,27 +117,45 @@ def _run(recipe: Recipe, folder: Path, group: Group, terminal: Terminal, started
             terminal.say(f"{folder} is done; nothing to do (`--restart` runs it again).")
             return directory
         start = _extension_start(directory, changed, finished, start)
+        if parent is None and frozen["parent"]:
+            parent = RunDirectory.open(frozen["parent"]["run"]), frozen["parent"]["step"]
         if finished:
             frozen["total_steps"] = None
-    tokenizer = TextTokenizer.load(parent[0].tokenizer_path) if parent else TextTokenizer.load(directory.tokenizer_path) if frozen else None
+    tokenizer = (
+        TextTokenizer.load(parent[0].tokenizer_path)
+        if parent
+        else TextTokenizer.load(directory.tokenizer_path)
+        if frozen
+        else None
+    )
     with terminal.counting("Tokenizing", "tokens") as progress:
-        plan = make_plan(recipe, group, tokenizer=tokenizer, precision=frozen.get("precision"), progress=progress.update)
+        plan = make_plan(
+            recipe, group, tokenizer=tokenizer, precision=frozen.get("precision"), progress=progress.update
+        )
     for note in plan.notes:
         terminal.warn(note)
     _refuse_other_data(frozen, plan, folder)
     if frozen.get("total_steps"):
         plan.total_steps = frozen["total_steps"]
     if plan.total_steps is not None and plan.total_steps <= start > 0:
-        raise RequestError(f"{folder} has done {start} steps; a budget that extends it should be larger ({plan.total_steps} steps asked for).")
+        raise RequestError(
+            f"{folder} has done {start} steps; a budget that extends it should be larger "
+            f"({plan.total_steps} steps asked for)."
+        )
     tree, same = None, set[str]()
     if parent is not None:
-        tree = export.checkpoint_of(*parent)
+        tree = exporting.checkpoint_of(*parent)
         plan.parent = {"run": str(parent[0].path.resolve()), "step": tree["step"], "name": parent[0].name}
         same = _same_domains(parent[0], plan)
         if not frozen:
-            terminal.say(f"starting from {parent[0].name} at step {tree['step']}; the learning rate warms up again (schedule.warmup: 0 for not).")
+            terminal.say(
+                f"starting from {parent[0].name} at step {tree['step']}; the learning rate warms up again "
+                "(schedule.warmup: 0 for not)."
+            )
     elif start:
-        terminal.say(f"extending a finished run at step {start}; the learning rate warms up again (schedule.warmup: 0 for not).")
+        terminal.say(
+            f"extending a finished run at step {start}; the learning rate warms up again (schedule.warmup: 0 for not)."
+        )
     execute(Run(plan, folder, group, terminal, started=started, tree=tree, same_domains=same, start=start))
     terminal.say(f"done: model {directory.model_path}, report {directory.report_path}")
     return directory
@@ -132,7 +177,13 @@ def _parent(start_from: str | None) -> tuple[RunDirectory, int | None] | None:
     return RunDirectory.open(path if at else step), int(step) if at else None
 
 
-def _read(recipe: Recipe | Path | str, overrides: Sequence[str], minutes: float | None, name: str | None, parent: tuple[RunDirectory, int | None] | None) -> Recipe:
+def _read(
+    recipe: Recipe | Path | str,
+    overrides: Sequence[str],
+    minutes: float | None,
+    name: str | None,
+    parent: tuple[RunDirectory, int | None] | None,
+) -> Recipe:
     changes = [*overrides]
     if minutes is not None:
         changes.append(f"budget.minutes={minutes}")
@@ -162,7 +213,10 @@ def _extension_start(directory: RunDirectory, changed: list[tuple[str, Any, Any]
     refused = [change for change in changed if not (finished and change[0].startswith(_EXTENSION))]
     if refused:
         keys = "; ".join(f"{key} was {before!r} and is {now!r}" for key, before, now in refused)
-        raise RequestError(f"The recipe differs from the one {directory.path} was started with: {keys}. Use `--restart` to begin again, or another name or `--out`.")
+        raise RequestError(
+            f"The recipe differs from the one {directory.path} was started with: {keys}. Use `--restart` to begin "
+            "again, or another name or `--out`."
+        )
     return int(directory.plan()["total_steps"]) if finished else start
 
 
@@ -174,7 +228,10 @@ def _refuse_other_data(frozen: dict[str, Any], plan: Plan, folder: Path) -> None
     if before["tokenizer"] != now["tokenizer"]:
         differs.append("the tokenizer")
     if differs:
-        raise RequestError(f"The data of {folder} changed since it was started ({', '.join(differs)}), so it cannot go on exactly. Put the files back, use `--restart`, or start a new run with `--from`.")
+        raise RequestError(
+            f"The data of {folder} changed since it was started ({', '.join(differs)}), so it cannot go on exactly. "
+            "Put the files back, use `--restart`, or start a new run with `--from`."
+        )
 
 
 def check(recipe: Recipe | Path | str, *, overrides: Sequence[str] = (), minutes: float | None = None) -> Plan:
@@ -193,7 +250,7 @@ def _open(run: RunLike) -> RunDirectory:
     return run if isinstance(run, RunDirectory) else RunDirectory.open(run)
 
 
-def export_run(run: RunLike, *, to: str = "hf", out: Path | str | None = None, step: int | None = None) -> Path:
+def export(run: RunLike, *, to: str = "hf", out: Path | str | None = None, step: int | None = None) -> Path:
     """Write a run's model as a folder that `transformers` loads; returns the folder.
 
     Raises:
@@ -205,16 +262,20 @@ def export_run(run: RunLike, *, to: str = "hf", out: Path | str | None = None, s
     folder = Path(out) if out is not None else directory.path / "export"
     if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise RequestError(f"--out {folder}: the folder holds other things; name a new one.")
-    model, tokenizer = export.load_run_model(directory, step)
+    model, tokenizer = exporting.load_run_model(directory, step)
     folder.parent.mkdir(parents=True, exist_ok=True)
     card = directory.model_path / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else f"# {directory.name}\n\nA checkpoint of a run that has not ended.\n"
-    return export.save_model(model, tokenizer, text, folder)
+    text = (
+        card.read_text(encoding="utf-8")
+        if card.is_file()
+        else f"# {directory.name}\n\nA checkpoint of a run that has not ended.\n"
+    )
+    return exporting.save_model(model, tokenizer, text, folder)
 
 
 def subject_of(run: RunLike, step: int | None = None) -> Subject:
     """A run's model, ready to be evaluated or sampled from."""
-    model, tokenizer = export.load_run_model(_open(run), step)
+    model, tokenizer = exporting.load_run_model(_open(run), step)
     return Subject(model, tokenizer, int(_open(run).plan()["model"]["context"]))
 
 
@@ -232,7 +293,9 @@ def sample(
 ) -> list[dict[str, str]]:
     """Text that a run's model writes after each prompt: `prompt` and `text` each."""
     repeated = [prompt for prompt in prompts for _ in range(count)]
-    texts = generate(subject_of(run, step), repeated, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    texts = generate(
+        subject_of(run, step), repeated, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
     return [text.plain() for text in texts]
 
 
@@ -263,7 +326,9 @@ def compare(runs: Sequence[RunLike]) -> dict[str, Any]:
     return comparison.compare([_open(run) for run in runs])
 
 
-def show_data(recipe: Recipe | Path | str, *, overrides: Sequence[str] = (), batches: int = 1, rows: int = 4) -> list[dict[str, Any]]:
+def show_data(
+    recipe: Recipe | Path | str, *, overrides: Sequence[str] = (), batches: int = 1, rows: int = 4
+) -> list[dict[str, Any]]:
     """The first rows of the first training batches, decoded: text, domain, documents, loss mask, position."""
     plan = make_plan(_read(recipe, overrides, None, None, None))
     stream, objective, shown = plan.stream(), plan.recipe.objective, []

@@ -56,7 +56,15 @@ class Pace:
     evaluation: float
 
 
-def steps_for(budget: Budget, tokens_per_step: int, pace: Pace | None, kind_of: Callable[[int], str], *, spent: float, evaluations: Callable[[int], int]) -> int:
+def steps_for(
+    budget: Budget,
+    tokens_per_step: int,
+    pace: Pace | None,
+    kind_of: Callable[[int], str],
+    *,
+    spent: float,
+    evaluations: Callable[[int], int],
+) -> int:
     """The whole number of steps a budget buys; at least one.
 
     Args:
@@ -75,19 +83,30 @@ def steps_for(budget: Budget, tokens_per_step: int, pace: Pace | None, kind_of: 
     elif budget.tokens is not None:
         steps = round(budget.tokens / tokens_per_step)
         if steps == 0:
-            raise RequestError(f"budget.tokens: {budget.tokens} tokens are less than one step of {tokens_per_step}; lower batch.tokens or raise the budget.")
+            raise RequestError(
+                f"budget.tokens: {budget.tokens} tokens are less than one step of {tokens_per_step}; lower batch.tokens "
+                "or raise the budget."
+            )
     elif budget.flops is not None:
         assert pace is not None
         steps = _steps_for_flops(budget.flops, pace, kind_of)
         if steps == 0:
-            raise RequestError(f"budget.flops: {budget.flops:.3g} FLOPs do not pay for one step ({pace.flops[kind_of(0)]:.3g}).")
+            raise RequestError(
+                f"budget.flops: {budget.flops:.3g} FLOPs do not pay for one step ({pace.flops[kind_of(0)]:.3g})."
+            )
     else:
         assert budget.minutes is not None and pace is not None
         steps = _steps_for_seconds(budget.minutes * 60 - spent, pace, evaluations)
         if steps == 0:
-            raise RequestError(f"budget.minutes: {budget.minutes:g} minutes do not pay for one step of {pace.seconds:.2f} s beside {spent:.0f} s of preparation and evaluation.")
+            raise RequestError(
+                f"budget.minutes: {budget.minutes:g} minutes do not pay for one step of {pace.seconds:.2f} s beside "
+                f"{spent:.0f} s of preparation and evaluation."
+            )
     if steps > LARGEST:
-        raise RequestError(f"budget: {steps:.3g} steps are more than any run has; look at its unit (given: {budget.model_dump(exclude_none=True)}).")
+        raise RequestError(
+            f"budget: {steps:.3g} steps are more than any run has; look at its unit "
+            f"(given: {budget.model_dump(exclude_none=True)})."
+        )
     return steps
 
 

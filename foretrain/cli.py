@@ -141,7 +141,7 @@ def export(
     """Write a run's model as a folder that other tools load."""
     from foretrain import api, views
 
-    folder = api.export_run(run, to=to, out=out, step=step)
+    folder = api.export(run, to=to, out=out, step=step)
     _show({"path": str(folder)}, as_json, views.path)
 
 

@@ -31,7 +31,9 @@ def recipe_for(path: Path, minutes: float | None) -> dict[str, Any]:
         RequestError: there is no such file or folder.
     """
     if not path.exists():
-        raise RequestError(f"There is no file {path}; `foretrain run` takes a recipe (.yaml) or a text file or folder to train on.")
+        raise RequestError(
+            f"There is no file {path}; `foretrain run` takes a recipe (.yaml) or a text file or folder to train on."
+        )
     minutes = DEFAULT_MINUTES if minutes is None else minutes
     size = _bytes(path)
     vocabulary = vocabulary_for(size)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from foretrain.errors import RequestError
 
@@ -25,7 +27,7 @@ class Group:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def main(self) -> bool:
@@ -47,7 +49,10 @@ class Group:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
-        torch._foreach_copy_(tensors, [piece.view_as(t) for piece, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)])
+        torch._foreach_copy_(
+            tensors,
+            [piece.view_as(t) for piece, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)],
+        )
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank (a signal may reach only one process)."""
@@ -73,14 +78,16 @@ def start_group() -> Group:
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda and local >= torch.cuda.device_count():
-        raise RequestError(f"torchrun started {local + 1} or more processes on this node, which has {torch.cuda.device_count()} GPUs.")
+        raise RequestError(
+            f"torchrun started {local + 1} or more processes on this node, which has {torch.cuda.device_count()} GPUs."
+        )
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if world == 1:
         return Group(device=device)
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=15))
     return Group(rank=dist.get_rank(), world=world, device=device)
 
 
@@ -96,9 +103,9 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], compute: torch.dtype | 
     Parameters stay fp32 in shards; blocks are gathered in `compute` (bf16) where one is given, and gradients are summed
     in fp32. The root stays gathered between forward and backward, so the losses may use the output layer's weight.
     """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32) if compute else MixedPrecisionPolicy()
+    policy = (
+        MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32) if compute else MixedPrecisionPolicy()
+    )
     for block in blocks:
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy, reshard_after_forward=False)
@@ -106,9 +113,7 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], compute: torch.dtype | 
 
 
 def whole(value: Any) -> Any:
-    """A tree with every sharded tensor gathered on the CPU of the main rank; a collective call, the same on all ranks."""
-    from torch.distributed.tensor import DTensor
-
+    """A tree with every sharded tensor gathered on the CPU; a collective call, the same on all ranks."""
     if isinstance(value, DTensor):
         return value.full_tensor().cpu()
     if isinstance(value, dict):
@@ -120,8 +125,6 @@ def whole(value: Any) -> Any:
 
 def like(value: Tensor, pattern: Tensor) -> Tensor:
     """A whole tensor, cut as `pattern` is (a shard of it on this rank, or all)."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
     if isinstance(pattern, DTensor):
         return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
     return value.to(pattern.device)

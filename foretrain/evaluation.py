@@ -26,7 +26,17 @@ class Validation:
     stand for, so they compare across tokenizers.
     """
 
-    def __init__(self, sets: Mapping[str, TokenSet], *, window: int, stride: int, tokens: int, weights: Mapping[str, float], separate: bool, seed: int) -> None:
+    def __init__(
+        self,
+        sets: Mapping[str, TokenSet],
+        *,
+        window: int,
+        stride: int,
+        tokens: int,
+        weights: Mapping[str, float],
+        separate: bool,
+        seed: int,
+    ) -> None:
         self.sets = dict(sets)
         self.window, self.stride, self.tokens, self.separate, self.seed = window, stride, tokens, separate, seed
         total = sum(weights[name] for name in self.sets)
@@ -48,12 +58,18 @@ class Validation:
             learner.model.train(training)
             learner.settle()
         if figures:
-            figures["validation/loss"] = sum(share * figures[f"validation/{name}/loss"] for name, share in self.shares.items())
+            figures["validation/loss"] = sum(
+                share * figures[f"validation/{name}/loss"] for name, share in self.shares.items()
+            )
         return figures
 
-    def _domain(self, number: int, tokens: TokenSet, learner: Learner, objective: Objective, group: Group) -> tuple[float, float]:
+    def _domain(
+        self, number: int, tokens: TokenSet, learner: Learner, objective: Objective, group: Group
+    ) -> tuple[float, float]:
         total = count = 0.0
-        pieces = enumerate(tokens.windows(self.window, self.stride, rows=ROWS, limit=self.tokens, segments=self.separate))
+        pieces = enumerate(
+            tokens.windows(self.window, self.stride, rows=ROWS, limit=self.tokens, segments=self.separate)
+        )
         # All ranks run equally often (sharded weights are gathered together): one with nothing left repeats, uncounted.
         while turn := list(islice(pieces, group.world)):
             mine = group.rank < len(turn)
@@ -61,7 +77,9 @@ class Validation:
             rows = tensors["tokens"].shape[0]
             positions = torch.arange(place * ROWS, place * ROWS + rows)
             domain = torch.full((rows,), number)
-            batch = Batch({**tensors, "domain": domain}, seed=self.seed, step=0, positions=positions, domains=tuple(self.sets))
+            batch = Batch(
+                {**tensors, "domain": domain}, seed=self.seed, step=0, positions=positions, domains=tuple(self.sets)
+            )
             batch = objective.prepare(batch).to(group.device)
             with learner.autocast():
                 losses = objective.losses(objective.forward(learner.model, batch), batch)

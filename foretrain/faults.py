@@ -1,8 +1,8 @@
 """Faults on purpose, for tests: kill this process, or fill the disk, at a named point.
 
 `FORETRAIN_FAULT="mid-checkpoint:2"` ends the process by SIGKILL the second time `reach("mid-checkpoint")` is called;
-`FORETRAIN_FAULT="full-disk:5"` makes the fifth write to disk, and every one after it, fail as on a full disk. Several
-faults are joined by commas. Without the variable `reach` only looks at an empty dict.
+`"term-mid-step:3"` sends it SIGTERM the third time `mid-step` is reached; `"full-disk:5"` makes the fifth write to disk,
+and every one after it, fail as on a full disk. Several faults are joined by commas. Without the variable `reach` only looks at an empty dict.
 
 Points: `mid-step` (between backward and optimizer), `mid-checkpoint` (tensors written, no manifest yet), `mid-rename`
 (all written, not yet under its final name), `write` (before each piece written to any file).
@@ -48,6 +48,8 @@ def _strike(point: str) -> None:
     _reached[point] += 1
     if _reached[point] == _armed.get(point):
         os.kill(os.getpid(), signal.SIGKILL)
+    if _reached[point] == _armed.get(f"term-{point}"):
+        os.kill(os.getpid(), signal.SIGTERM)
     full = _armed.get("full-disk")
     if point == "write" and full is not None and _reached[point] >= full:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""Guard: detects steps that would do harm (non-finite values, loss spikes), skips them, and stops a run that is lost."""
+"""Guard: finds steps that would do harm (non-finite values, loss spikes), has them skipped, and stops a lost run."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Guard:
         if self.bad_in_a_row >= self.patience:
             raise RunError(
                 f"The run stopped at step {step}: {self.bad_in_a_row} bad steps in a row, the last one {verdict} "
-                f"(loss {loss:.4g}, gradient norm {norm:.4g}). Checkpoints before it are kept. A lower optimizer.lr, a longer "
-                "schedule.warmup or precision: fp32 are the usual cures; `--from RUN@step` starts again before it."
+                f"(loss {loss:.4g}, gradient norm {norm:.4g}). Checkpoints before it are kept. A lower optimizer.lr, a "
+                "longer schedule.warmup or precision: fp32 are the usual cures; `--from RUN@step` starts before it."
             )
         return verdict
 
@@ -51,7 +51,7 @@ class Guard:
             return "non-finite"
         if self.spike is not None and len(self.recent) == WINDOW:
             middle = statistics.median(self.recent)
-            # 1.4826 * median absolute deviation estimates the standard deviation; the floor keeps flat curves from tripping.
+            # 1.4826 * the median absolute deviation estimates the standard deviation; the floor spares flat curves.
             spread = max(1.4826 * statistics.median(abs(value - middle) for value in self.recent), 0.02 * abs(middle))
             if loss > middle + self.spike * spread:
                 return "spike"

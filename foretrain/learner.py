@@ -30,7 +30,11 @@ class Learner:
     """
 
     def __init__(
-        self, model: nn.Module, precision: Precision, group: Group, strategy: Literal["replicate", "shard"] = "replicate"
+        self,
+        model: nn.Module,
+        precision: Precision,
+        group: Group,
+        strategy: Literal["replicate", "shard"] = "replicate",
     ) -> None:
         self.group = group
         self.precision = precision
@@ -173,5 +177,5 @@ class Learner:
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a model: the members of its longest list of like modules."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
-    return list(max(lists, key=len)) if lists else []
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])

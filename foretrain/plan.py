@@ -78,7 +78,11 @@ class Plan:
 
     def sets(self, split: str) -> dict[str, TokenSet]:
         """Token sets of one split, by domain, where there are any."""
-        return {name: splits[split] for name, splits in self.prepared.sets.items() if split in splits and splits[split].tokens > 0}
+        return {
+            name: splits[split]
+            for name, splits in self.prepared.sets.items()
+            if split in splits and splits[split].tokens > 0
+        }
 
     def stream(self) -> Stream:
         """The stream of training batches, at its start."""
@@ -116,7 +120,10 @@ class Plan:
     def plain(self) -> dict[str, Any]:
         """The plan as plain data: `plan.json`."""
         domains = {
-            name: {split: {"tokens": part.tokens, "documents": part.documents, "bytes": part.bytes} for split, part in splits.items()}
+            name: {
+                split: {"tokens": part.tokens, "documents": part.documents, "bytes": part.bytes}
+                for split, part in splits.items()
+            }
             for name, splits in self.prepared.sets.items()
         }
         steps = self.total_steps
@@ -131,12 +138,22 @@ class Plan:
             "parameters": self.parameters["total"],
             "parameters_without_embeddings": self.parameters["without_embeddings"],
             "memory_estimate": self.memory,
-            "model": {"type": self.config.model_type, "layers": self.config.num_hidden_layers, "width": self.config.hidden_size, "context": self.context, "vocabulary": self.config.vocab_size},
+            "model": {
+                "type": self.config.model_type,
+                "layers": self.config.num_hidden_layers,
+                "width": self.config.hidden_size,
+                "context": self.context,
+                "vocabulary": self.config.vocab_size,
+            },
             "precision": self.precision,
             "batch": {"rows": self.rows, "micro_rows": self.micro_rows},
             "domains": domains,
             "weights": self.weights,
-            "hashes": {"recipe": hash_data(self.recipe.plain()), "tokenizer": self.tokenizer.hash, **self.prepared.hashes},
+            "hashes": {
+                "recipe": hash_data(self.recipe.plain()),
+                "tokenizer": self.tokenizer.hash,
+                **self.prepared.hashes,
+            },
             "reports": self.prepared.reports,
             "parent": self.parent,
             "notes": self.notes,
@@ -149,7 +166,14 @@ class Plan:
         return flops.memory_estimate(self.config, self.micro_rows, self.context, self.precision, moments=moments)
 
 
-def make_plan(recipe: Recipe, group: Group | None = None, *, tokenizer: TextTokenizer | None = None, precision: str | None = None, progress: Progress | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    group: Group | None = None,
+    *,
+    tokenizer: TextTokenizer | None = None,
+    precision: str | None = None,
+    progress: Progress | None = None,
+) -> Plan:
     """Resolve a recipe: read and tokenize the corpus (from the cache where it has been), fit the shapes together.
 
     Args:
@@ -172,7 +196,13 @@ def make_plan(recipe: Recipe, group: Group | None = None, *, tokenizer: TextToke
     items = {**tasks, **feedback}
 
     def prepared_tokens() -> Prepared:
-        return prepare(recipe.corpus, recipe.tokenizer or recipe.model.default_tokenizer(), tokenizer=tokenizer, items=items, progress=progress if group.main else None)
+        return prepare(
+            recipe.corpus,
+            recipe.tokenizer or recipe.model.default_tokenizer(),
+            tokenizer=tokenizer,
+            items=items,
+            progress=progress if group.main else None,
+        )
 
     prepared = prepared_tokens() if group.main else None
     group.wait()
@@ -181,14 +211,22 @@ def make_plan(recipe: Recipe, group: Group | None = None, *, tokenizer: TextToke
     _refuse_overlap(recipe, prepared, notes)
 
     fast = prepared.tokenizer
-    config = recipe.model.config(fast.vocabulary, {"bos": fast.bos, "eos": fast.eos, "pad": fast.pad, "mask": fast.mask})
+    config = recipe.model.config(
+        fast.vocabulary, {"bos": fast.bos, "eos": fast.eos, "pad": fast.pad, "mask": fast.mask}
+    )
     kind = family(config)
     if recipe.objective.family not in (kind, "any"):
-        raise RequestError(f"objective '{recipe.objective.kind}' trains a {recipe.objective.family}, but model '{recipe.model.kind}' is a {kind}.")
+        raise RequestError(
+            f"objective '{recipe.objective.kind}' trains a {recipe.objective.family}, but model '{recipe.model.kind}' "
+            f"is a {kind}."
+        )
     context = recipe.model.context_length(config)
     rows = recipe.batch.tokens // context
     if rows == 0:
-        raise RequestError(f"batch.tokens: {recipe.batch.tokens} tokens are less than one window of {context} (model.context); raise one or lower the other.")
+        raise RequestError(
+            f"batch.tokens: {recipe.batch.tokens} tokens are less than one window of {context} (model.context); raise "
+            "one or lower the other."
+        )
     if rows % group.world:
         raise RequestError(f"batch.tokens: {rows} windows a step cannot be shared evenly by {group.world} processes.")
     micro = recipe.batch.micro
@@ -207,7 +245,9 @@ def make_plan(recipe: Recipe, group: Group | None = None, *, tokenizer: TextToke
         notes=notes,
     )
     if recipe.budget.steps is not None or recipe.budget.tokens is not None:
-        plan.total_steps = steps_for(recipe.budget, plan.tokens_per_step, None, lambda step: "", spent=0.0, evaluations=lambda steps: 0)
+        plan.total_steps = steps_for(
+            recipe.budget, plan.tokens_per_step, None, lambda step: "", spent=0.0, evaluations=lambda steps: 0
+        )
     plan.stream()  # refuses domains too small for one window, weights that do not fit
     return plan
 
@@ -231,10 +271,13 @@ def _task_texts(recipe: Recipe) -> dict[str, list[str]]:
 
 
 def _feedback_texts(recipe: Recipe) -> dict[str, list[str]]:
-    return {f"feedback {name}": [join_item(item, feedback) for item in feedback_items(feedback)] for name, feedback in recipe.feedback.items()}
+    return {
+        f"feedback {name}": [join_item(item, feedback) for item in feedback_items(feedback)]
+        for name, feedback in recipe.feedback.items()
+    }
 
 
-def feedback_items(feedback: Feedback) -> list[Mapping[str, Any]]:
+def feedback_items(feedback: Feedback) -> list[dict[str, Any]]:
     """The items of a feedback set, at most its limit."""
     fields = [feedback.completion] if feedback.prompt is None else [feedback.prompt, feedback.completion]
     return read_items(feedback.path, fields, limit=feedback.limit)
@@ -251,5 +294,7 @@ def _refuse_overlap(recipe: Recipe, prepared: Prepared, notes: list[str]) -> Non
         return
     text = describe_overlaps(prepared.overlaps)
     if recipe.overlap == "error":
-        raise RequestError(f"{text} Take these items out of the corpus or of the set, or say `overlap: warn` to go on all the same.")
+        raise RequestError(
+            f"{text} Take these items out of the corpus or of the set, or say `overlap: warn` to go on all the same."
+        )
     notes.append(text)

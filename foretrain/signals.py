@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -45,3 +47,20 @@ class Interruption:
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before.clear()
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """While open, SIGTERM raises KeyboardInterrupt as Ctrl-C does: for work between whose steps nothing is lost."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is None:
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

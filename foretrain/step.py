@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +56,9 @@ class Problem:
     def __post_init__(self) -> None:
         self.tokens = float(self.batch["mask"].sum())
         self._deciders = [part for part in self.steering if overrides(part, "targets") or overrides(part, "weigh")]
-        self._whole = self.micro < self.batch.rows and any("batch_losses" in part.facts.needs for part in self._deciders)
+        self._whole = self.micro < self.batch.rows and any(
+            "batch_losses" in part.facts.needs for part in self._deciders
+        )
         if not self._deciders:
             self._decided = Decisions()
 
@@ -157,5 +158,3 @@ def _nested(part: Steering, inner: GradientOf) -> GradientOf:
         return part.gradient(inner, group, at)
 
     return of
-
-

@@ -16,14 +16,14 @@ from foretrain.budget import Meter, Pace, due
 from foretrain.context import Context
 from foretrain.distributed import Group
 from foretrain.environment import peak_memory
-from foretrain.evaluation import Validation
 from foretrain.guard import Guard
 from foretrain.hashing import seed_from
 from foretrain.kernels.accelerate import accelerate
 from foretrain.learner import Learner
+from foretrain.objectives.base import Objective
 from foretrain.objectives.outputs import has_plain_head
 from foretrain.plan import Plan
-from foretrain.steering.base import Gradient, overrides
+from foretrain.steering.base import Gradient, Steering, overrides
 from foretrain.step import Problem, decide_gradient
 
 Figures = dict[str, Any]
@@ -69,10 +69,13 @@ class Trainer:
             record=self._record,
         )
         self.objective.setup(self.context)
+        self.deciders: tuple[Objective | Steering, ...] = (self.objective, *self.steering)
         for number, module in enumerate(self.objective.modules()):
             self.learner.adopt(module, f"objective.{number}")
-        for part in (*self.steering, *self.probes):
-            part.setup(self.context)
+        for steering in self.steering:
+            steering.setup(self.context)
+        for probe in self.probes:
+            probe.setup(self.context)
         if recipe.compile:
             _compile(self.learner.model)
         self.optimizer = recipe.optimizer.build(self.learner.masters, self.learner.roles)
@@ -103,8 +106,8 @@ class Trainer:
             self.learner.install(gradient)
             self.optimizer.step()
             self.learner.refresh()
-            for part in (self.parametrization, self.objective, *self.steering):
-                part.after_step(step)
+            for moved in (self.parametrization, *self.deciders):
+                moved.after_step(step)
         self._mix(step)
         self.stream.advance()
         self.step = step + 1
@@ -118,7 +121,7 @@ class Trainer:
 
     def kind(self, step: int) -> str:
         """The kind of a step: steps of one kind cost the same."""
-        names = (part.step_kind(step) for part in (self.objective, *self.steering))
+        names = (part.step_kind(step) for part in self.deciders)
         return ",".join(name for name in names if name)
 
     def set_rate(self, step: int) -> float:
@@ -155,11 +158,17 @@ class Trainer:
 
     def line(self, figures: Figures) -> Figures:
         """Figures as a line of `metrics.jsonl`."""
-        return {"step": self.step, "tokens": self.step * self.plan.tokens_per_step, "flops": self.meter.total, **figures}
+        return {
+            "step": self.step,
+            "tokens": self.step * self.plan.tokens_per_step,
+            "flops": self.meter.total,
+            **figures,
+        }
 
     def measure(self) -> Figures:
         """Validation and probes that are due after the steps done so far."""
-        recipe, figures = self.plan.recipe, {}
+        recipe = self.plan.recipe
+        figures: Figures = {}
         if self.step == 0 or due(recipe.evaluation.every, self.step, self.total):
             figures |= self.validation.measure(self.learner, self.objective, self.group)
         for probe in self.probes:
@@ -182,13 +191,7 @@ class Trainer:
             "step": self.step,
             "model": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "stream": self.stream.state_dict(),
-            "guard": self.guard.state_dict(),
-            "meter": self.meter.state_dict(),
-            "objective": self.objective.state_dict(),
-            "parametrization": self.parametrization.state_dict(),
-            "steering": [part.state_dict() for part in self.steering],
-            "probes": [part.state_dict() for part in self.probes],
+            "parts": {name: part.state_dict() for name, part in self._stateful().items()},
         }
         return distributed.whole(state) if self.learner.sharded else state
 
@@ -196,11 +199,22 @@ class Trainer:
         """Restore what `state_dict` gave."""
         self.step = state["step"]
         self.load_weights(state)
-        for part, name in ((self.stream, "stream"), (self.guard, "guard"), (self.meter, "meter"), (self.objective, "objective"), (self.parametrization, "parametrization")):
-            part.load_state_dict(state[name])
-        for parts, name in ((self.steering, "steering"), (self.probes, "probes")):
-            for part, saved in zip(parts, state[name], strict=True):
-                part.load_state_dict(saved)
+        for name, part in self._stateful().items():
+            part.load_state_dict(state["parts"][name])
+
+    def _stateful(self) -> dict[str, Any]:
+        """Everything with a state of its own beside the weights, by name."""
+        listed = {
+            f"{part.axis}.{number}": part for parts in (self.steering, self.probes) for number, part in enumerate(parts)
+        }
+        return {
+            "stream": self.stream,
+            "guard": self.guard,
+            "meter": self.meter,
+            "objective": self.objective,
+            "parametrization": self.parametrization,
+            **listed,
+        }
 
     def load_weights(self, state: dict[str, Any]) -> bool:
         """Restore the model, and the optimizer's state where it is of the same kind; returns whether it was.
@@ -212,7 +226,7 @@ class Trainer:
 
     def load_seen(self, state: dict[str, Any], same: set[str]) -> None:
         """Go on in the domains whose text is the `same` as before: what was seen there comes last again."""
-        self.stream.continue_from({name: state["stream"]["counters"][name] for name in same})
+        self.stream.continue_from({name: state["parts"]["stream"]["counters"][name] for name in same})
 
     @contextmanager
     def _rehearsing(self) -> Iterator[None]:

@@ -23,9 +23,7 @@ def write_recipe(folder: Path, data: dict[str, Any]) -> Path:
 def start(arguments: list[str], *, processes: int = 1, **environment: str) -> subprocess.Popen[str]:
     """`foretrain ARGUMENTS` in a process of its own, or several under torchrun."""
     launcher = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        if processes > 1
-        else []
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
     )
     command = [sys.executable, *launcher, "-m", "foretrain", *arguments]
     full = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment}

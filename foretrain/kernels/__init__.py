@@ -1,0 +1,1 @@
+"""Faster forms of what a training step spends its time in; each equals the plain form it stands for."""

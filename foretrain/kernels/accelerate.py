@@ -131,7 +131,10 @@ def _same(module: nn.Module, fast: Forward, kwargs: dict[str, Any]) -> bool:
         y = y[0] if isinstance(y, tuple) else y
         weights = torch.linspace(-1, 1, y.numel()).view_as(y)
         results.append([y, *torch.autograd.grad((y * weights).sum(), [x, *probe.parameters()])])
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.detach().abs().max())) for a, b in zip(*results))
+    return all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.detach().abs().max()))
+        for a, b in zip(*results, strict=True)
+    )
 
 
 def accelerate(model: nn.Module) -> nn.Module:

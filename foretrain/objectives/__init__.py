@@ -1,1 +1,1 @@
-
+"""Objectives: one file per way of turning a batch into losses."""

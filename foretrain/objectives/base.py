@@ -52,7 +52,7 @@ class Objective(Part):
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Batch:
-        """Add what the model reads and what is to be predicted: for text `inputs`, `labels` and `mask` [rows, length]."""
+        """Add what the model reads and what it should predict: for text `inputs`, `labels`, `mask` [rows, length]."""
 
     @abstractmethod
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:

@@ -21,7 +21,11 @@ class CausalLM(Objective):
     """
 
     kind: Literal["causal_lm"] = "causal_lm"
-    facts: ClassVar[Facts] = Facts(paper="Language Models are Unsupervised Multitask Learners", year=2019, answers="what is predicted? the next token")
+    facts: ClassVar[Facts] = Facts(
+        paper="Language Models are Unsupervised Multitask Learners",
+        year=2019,
+        answers="what is predicted? the next token",
+    )
     family: ClassVar[Literal["decoder", "encoder", "any"]] = "decoder"
 
     def window(self, context_length: int) -> int:
@@ -30,7 +34,9 @@ class CausalLM(Objective):
     def prepare(self, batch: Batch) -> Batch:
         tokens = batch["tokens"]
         tensors = {"inputs": tokens[:, :-1], "labels": tokens[:, 1:]}
-        mask = batch["valid"][:, 1:].bool() if "valid" in batch else torch.ones_like(tensors["labels"], dtype=torch.bool)
+        mask = (
+            batch["valid"][:, 1:].bool() if "valid" in batch else torch.ones_like(tensors["labels"], dtype=torch.bool)
+        )
         if "segments" in batch:
             segments = batch["segments"]
             mask = mask & (segments[:, 1:] == segments[:, :-1])

@@ -1,1 +1,1 @@
-
+"""Parametrizations: one file per choice of which numbers are trained."""

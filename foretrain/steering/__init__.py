@@ -1,1 +1,1 @@
-
+"""Steering: one file per method that decides something online, each step."""

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from foretrain.objectives.outputs import Outputs
 
 Gradient = dict[str, Tensor]
-"""Gradient of the frozen problem by parameter name, float32, the same on every rank (or this rank's shard of it)."""
+"""Gradient of the frozen problem by parameter name, float32, of all ranks' rows (this rank's shard of it)."""
 
 
 class GradientOf(Protocol):
     """The frozen problem of one step: its gradient, for any rows and at any weights."""
 
     def __call__(self, group: slice | Tensor | None = None, at: Mapping[str, Tensor] | None = None) -> Gradient:
-        """The gradient over `group` (rows of this rank's batch; all by default) at weights `at` (today's by default)."""
+        """The gradient over `group` (rows of this rank; all by default) at weights `at` (today's by default)."""
 
 
 def overrides(part: Part, hook: str) -> bool:

@@ -80,7 +80,7 @@ def test_killed_at_twenty_random_instants(untouched: tuple[bytes, str], cache: s
 def test_sigterm_writes_a_checkpoint_and_exits_with_3(untouched: tuple[bytes, str], cache: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["run", str(write_recipe(tmp_path, DATA)), "--out", str(run)]
-    process = start(arguments, FORETRAIN_CACHE=cache, FORETRAIN_FAULT="sigterm-mid-step:5")
+    process = start(arguments, FORETRAIN_CACHE=cache, FORETRAIN_FAULT="term-mid-step:5")
     error = finish(process, code=3)
     assert "the same command resumes" in error
     assert RunDirectory(run).checkpoints()[-1].name == "step-00000005"
@@ -88,7 +88,9 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_3(untouched: tuple[bytes, st
     assert fingerprint(run) == untouched
 
 
-def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_used(untouched: tuple[bytes, str], cache: str, tmp_path: Path) -> None:
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_used(
+    untouched: tuple[bytes, str], cache: str, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     arguments = ["run", str(write_recipe(tmp_path, DATA)), "--out", str(run)]
     finish(start(arguments, FORETRAIN_CACHE=cache, FORETRAIN_FAULT="mid-step:11"), code=-signal.SIGKILL)

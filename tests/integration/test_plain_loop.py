@@ -17,7 +17,13 @@ STEPS = 50
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_losses_equal_those_of_a_minimal_loop(kind: str) -> None:
     model = {"kind": kind, "layers": 2, "width": 32, "heads": 2, "feedforward": 64, "context": 32}
-    trainer = tiny_trainer(STEPS, model=model, optimizer={"kind": "adamw", "lr": 3e-3}, schedule={"kind": "cosine", "warmup": 5}, stability={"spike": None})
+    trainer = tiny_trainer(
+        STEPS,
+        model=model,
+        optimizer={"kind": "adamw", "lr": 3e-3},
+        schedule={"kind": "cosine", "warmup": 5},
+        stability={"spike": None},
+    )
     plain = copy.deepcopy(trainer.learner.model)
     batches = []
     stream = trainer.plan.stream()
@@ -25,15 +31,25 @@ def test_losses_equal_those_of_a_minimal_loop(kind: str) -> None:
         batches.append(stream.batch()["tokens"])
         stream.advance()
 
-    matrices = [p for name, p in plain.named_parameters() if p.ndim == 2 and "embed" not in name and "wte" not in name and "wpe" not in name and "lm_head" not in name]
+    matrices = [
+        p
+        for name, p in plain.named_parameters()
+        if p.ndim == 2 and "embed" not in name and "wte" not in name and "wpe" not in name and "lm_head" not in name
+    ]
     others = [p for p in plain.parameters() if not any(p is matrix for matrix in matrices)]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95), eps=1e-8)
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+        eps=1e-8,
+    )
     losses = []
     for step, tokens in enumerate(batches):
         factor = (step + 1) / 5 if step < 5 else 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - 5) / (STEPS - 5)))
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * factor
-        loss = nn.functional.cross_entropy(plain(input_ids=tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss = nn.functional.cross_entropy(
+            plain(input_ids=tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten()
+        )
         loss.backward()
         nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         optimizer.step()

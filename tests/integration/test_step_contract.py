@@ -181,7 +181,9 @@ def steps(trainer: Trainer, number: int) -> list[dict[str, Any]]:
 def assert_equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor], tolerance: float = 0.0) -> None:
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -250,8 +252,11 @@ def test_look_ahead_equals_an_explicit_loop() -> None:
     before = weights_of(trainer)
     line = steps(trainer, 1)[0]
     assert line["gradient_norm"] == pytest.approx(float(total), rel=1e-4)
-    assert_equal({name: parameter.grad for name, parameter in trainer.learner.masters.items()},  # type: ignore[misc]
-                 {name: g / max(1.0, float(total)) for name, g in zip(before, ahead, strict=True)}, 1e-5)
+    assert_equal(
+        {name: parameter.grad for name, parameter in trainer.learner.masters.items()},  # type: ignore[misc]
+        {name: g / max(1.0, float(total)) for name, g in zip(before, ahead, strict=True)},
+        1e-5,
+    )
 
 
 def test_weights_looked_ahead_to_are_put_back_exactly() -> None:

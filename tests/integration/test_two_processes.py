@@ -15,7 +15,9 @@ STEPS = 20
 
 def losses(run: Path) -> tuple[list[float], list[float]]:
     lines = read_journal(run / "metrics.jsonl")
-    return [line["loss"] for line in lines if "loss" in line], [line["validation/loss"] for line in lines if "validation/loss" in line]
+    return [line["loss"] for line in lines if "loss" in line], [
+        line["validation/loss"] for line in lines if "validation/loss" in line
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,11 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], 
 def test_two_processes_equal_one(strategy: str, one_process: tuple[list[float], list[float]], tmp_path: Path) -> None:
     data = tiny_data(budget={"steps": STEPS}, distributed=strategy, batch={"tokens": 8 * CONTEXT, "micro": 2 * CONTEXT})
     recipe = write_recipe(tmp_path, data)
-    finish(start(["run", str(recipe), "--out", str(tmp_path / "run")], processes=2, FORETRAIN_CACHE=str(tmp_path / "cache")))
+    finish(
+        start(
+            ["run", str(recipe), "--out", str(tmp_path / "run")], processes=2, FORETRAIN_CACHE=str(tmp_path / "cache")
+        )
+    )
     training, validation = losses(tmp_path / "run")
     assert len(training) == STEPS
     assert training == pytest.approx(one_process[0], abs=1e-6)

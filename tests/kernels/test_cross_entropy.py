@@ -36,7 +36,9 @@ def test_hard_targets(save: bool, chunk: int | None, biased: bool) -> None:
     logits = hidden @ weight.T + (bias if biased else 0)
     plain = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(ROWS, LENGTH)
     fused = token_losses(hidden, weight, labels, bias=bias if biased else None, save_logits=save, chunk=chunk)
-    for ours, theirs in zip(with_gradients(fused, upstream, *leaves), with_gradients(plain, upstream, *leaves), strict=True):
+    for ours, theirs in zip(
+        with_gradients(fused, upstream, *leaves), with_gradients(plain, upstream, *leaves), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -58,7 +60,9 @@ def test_soft_targets(save: bool) -> None:
 
 def test_all_targets_ignored_gives_no_loss_and_no_gradient() -> None:
     hidden, weight, _, labels, upstream = inputs()
-    losses, *gradients = with_gradients(token_losses(hidden, weight, torch.full_like(labels, IGNORE)), upstream, hidden, weight)
+    losses, *gradients = with_gradients(
+        token_losses(hidden, weight, torch.full_like(labels, IGNORE)), upstream, hidden, weight
+    )
     assert losses.abs().sum() == 0 and all(gradient.abs().sum() == 0 for gradient in gradients)
 
 

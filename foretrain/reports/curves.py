@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from foretrain.report.plots import COLOURS, Chart, Line, smooth
+from foretrain.reports.plots import COLOURS, Chart, Line, smooth
 from foretrain.run_directory import RunDirectory, Series, series
 
 _AXIS_POINTS = 400

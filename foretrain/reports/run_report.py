@@ -10,11 +10,11 @@ import numpy as np
 
 from foretrain import units
 from foretrain.files import write_atomic
-from foretrain.report.curves import axes, run_charts
-from foretrain.report.page import render
-from foretrain.report.plots import smooth
-from foretrain.report.recipe_lines import recipe_lines
-from foretrain.report.run_tables import (
+from foretrain.reports.curves import axes, run_charts
+from foretrain.reports.page import render
+from foretrain.reports.plots import smooth
+from foretrain.reports.recipe_lines import recipe_lines
+from foretrain.reports.run_tables import (
     cost_table,
     data_table,
     environment_rows,

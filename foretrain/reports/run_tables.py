@@ -9,7 +9,7 @@ import numpy as np
 
 from foretrain import units
 from foretrain.comparison import flat
-from foretrain.report.plots import smooth
+from foretrain.reports.plots import smooth
 from foretrain.run_directory import RunDirectory, Series
 
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field
 
 from foretrain.recipe import make_recipe
-from foretrain.report.recipe_lines import chosen_settings, recipe_lines
+from foretrain.reports.recipe_lines import chosen_settings, recipe_lines
 from foretrain.run_directory import RunDirectory
 from foretrain.section import Section
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from foretrain.report.run_report import run_report, write_report
-from foretrain.report.run_tables import power_of_ten
+from foretrain.reports.run_report import run_report, write_report
+from foretrain.reports.run_tables import power_of_ten
 from foretrain.run_directory import RunDirectory
 
 Make = Callable[..., RunDirectory]

@@ -16,14 +16,14 @@ from foretrain.checkpoints import Checkpointer
 from foretrain.console import Terminal
 from foretrain.distributed import Group
 from foretrain.errors import Interrupted, RunError
-from foretrain.export import model_card, model_from_state, save_model
+from foretrain.exporting import model_card, model_from_state, save_model
 from foretrain.files import write_atomic, write_json
 from foretrain.flops import peak_flops
 from foretrain.generation import generate
 from foretrain.hashing import hash_data
 from foretrain.journal import Journal
 from foretrain.plan import Plan
-from foretrain.report.run_report import write_report
+from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory
 from foretrain.signals import Interruption
 from foretrain.subject import Subject
@@ -71,7 +71,13 @@ class Run:
         self.seconds = 0.0
         self.metrics: Journal | None = None
         self.timing: Journal | None = None
-        self.checkpointer = Checkpointer(folder / "checkpoints", keep=plan.recipe.checkpoint.keep, best=plan.recipe.checkpoint.best, warn=terminal.warn, owner=group.main)
+        self.checkpointer = Checkpointer(
+            folder / "checkpoints",
+            keep=plan.recipe.checkpoint.keep,
+            best=plan.recipe.checkpoint.best,
+            warn=terminal.warn,
+            owner=group.main,
+        )
 
     # Before the first step -----------------------------------------------------------------------------------------
 
@@ -129,7 +135,9 @@ class Run:
 
     def _say_pace(self, pace: Pace, steps: int) -> None:
         speed = f", {pace.seconds:.3f} s a step" if pace.seconds else ""
-        self.terminal.say(f"the budget comes to {steps} steps ({sum(pace.flops.values()) / len(pace.flops):.3g} FLOPs a step{speed})")
+        self.terminal.say(
+            f"the budget comes to {steps} steps ({sum(pace.flops.values()) / len(pace.flops):.3g} FLOPs a step{speed})"
+        )
 
     # The loop ------------------------------------------------------------------------------------------------------
 
@@ -152,7 +160,10 @@ class Run:
             trackers.log(line["step"], {**line, **(timing or {})})
 
         try:
-            with Interruption() as interruption, self.terminal.training(trainer.total, self.plan.tokens_per_step, trainer.step) as progress:
+            with (
+                Interruption() as interruption,
+                self.terminal.training(trainer.total, self.plan.tokens_per_step, trainer.step) as progress,
+            ):
                 if trainer.step == 0 and (figures := self._measured(trainer)):
                     write(trainer.line(figures))
                     progress.evaluated(0, figures)
@@ -161,7 +172,13 @@ class Run:
                     self.seconds += seconds
                     speed = self.plan.tokens_per_step / seconds
                     cost = trainer.meter.per_kind[trainer.kind(trainer.step - 1)]
-                    timing = {"step": trainer.step, "seconds": self.seconds, "tokens_per_second": speed, "mfu": cost / seconds / (peak * self.group.world), "memory": trainer.memory()}
+                    timing = {
+                        "step": trainer.step,
+                        "seconds": self.seconds,
+                        "tokens_per_second": speed,
+                        "mfu": cost / seconds / (peak * self.group.world),
+                        "memory": trainer.memory(),
+                    }
                     write(line, timing)
                     progress.step(trainer.step, loss=line["loss"], tokens_per_second=speed, mfu=timing["mfu"])
                     self.checkpointer.poll()
@@ -174,7 +191,10 @@ class Run:
                         self._save(trainer, figures.get("validation/loss"))
                     if stop and trainer.step < trainer.total:
                         self.checkpointer.wait()
-                        raise Interrupted(f"Interrupted at step {trainer.step} of {trainer.total}; a checkpoint is written and the same command resumes.")
+                        raise Interrupted(
+                            f"Interrupted at step {trainer.step} of {trainer.total}; a checkpoint is written and the "
+                            "same command resumes."
+                        )
             self.checkpointer.wait()
         finally:
             trackers.finish()
@@ -218,13 +238,19 @@ class Run:
             tasks = {name: self.evaluate(trainer, name) for name in recipe.tasks}
             result = self._result(trainer, validation, tasks)
             subject = self.subject(trainer)
-            samples = generate(subject, SAMPLES, tokens=min(64, self.plan.context // 2), temperature=0.8, seed=recipe.seed) if subject.causal else []
+            samples = (
+                generate(subject, SAMPLES, tokens=min(64, self.plan.context // 2), temperature=0.8, seed=recipe.seed)
+                if subject.causal
+                else []
+            )
         state = trainer.learner.state_dict()
         state = distributed.whole(state) if trainer.learner.sharded else state
         if self.group.main:
             write_json(self.folder / "samples.json", [sample.plain() for sample in samples])
             card = model_card(recipe, self.plan.plain(), result)
-            save_model(model_from_state(recipe, self.plan.config, state), self.plan.tokenizer, card, self.folder / "model")
+            save_model(
+                model_from_state(recipe, self.plan.config, state), self.plan.tokenizer, card, self.folder / "model"
+            )
             write_json(self.folder / "result.json", result)
             write_report(self.directory)
         return result
@@ -236,7 +262,9 @@ class Run:
                 write_json(self.directory.result_path, {"status": "failed", "error": text})
                 write_report(self.directory)
 
-    def _result(self, trainer: Trainer, validation: Mapping[str, float], tasks: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
+    def _result(
+        self, trainer: Trainer, validation: Mapping[str, float], tasks: Mapping[str, Mapping[str, Measured]]
+    ) -> dict[str, Any]:
         return {
             "status": "done",
             "name": self.plan.recipe.name,
@@ -244,7 +272,8 @@ class Run:
             "loss": trainer.figures.get("loss"),
             "validation": {name.removeprefix("validation/"): value for name, value in validation.items()},
             "tasks": {
-                name: {metric: measured.plain() for metric, measured in metrics.items()} for name, metrics in tasks.items()
+                name: {metric: measured.plain() for metric, measured in metrics.items()}
+                for name, metrics in tasks.items()
             },
             "cost": {
                 "steps": trainer.step,
@@ -260,7 +289,9 @@ class Run:
 
 def _task_figures(name: str, metric: str, measured: Measured) -> dict[str, float]:
     base = f"task/{name}/{metric}"
-    ends = {f"{base}/{end}": value for end, value in (("low", measured.low), ("high", measured.high)) if value is not None}
+    ends = {
+        f"{base}/{end}": value for end, value in (("low", measured.low), ("high", measured.high)) if value is not None
+    }
     return {base: measured.value, **ends}
 
 
@@ -274,6 +305,6 @@ def execute(run: Run) -> dict[str, Any]:
         run.fail(str(error))
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
-        text = "Out of memory. A smaller batch.micro lowers memory without changing the result; then model size or context."
+        text = "Out of memory. A smaller batch.micro needs less and changes no result; then a smaller model or context."
         run.fail(text)
         raise RunError(text) from error

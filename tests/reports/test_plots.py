@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from foretrain.report.plots import Chart, Line, smooth, thin
+from foretrain.reports.plots import Chart, Line, smooth, thin
 from foretrain.run_directory import Series
 
 

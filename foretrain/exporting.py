@@ -107,12 +107,16 @@ def model_card(recipe: Recipe, plan: Mapping[str, Any], result: Mapping[str, Any
     ]
     for name, splits in plan["domains"].items():
         counts = [f"{splits.get(split, {}).get('tokens', 0):,}" for split in ("train", "validation")]
-        lines.append(f"| {name} | {plan['weights'][name]:.3f} | {counts[0]} | {counts[1]} | `{plan['hashes']['corpus'].get(name, '')}` |")
+        cells = [name, f"{plan['weights'][name]:.3f}", *counts, f"`{plan['hashes']['corpus'].get(name, '')}`"]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## Budget", "", "| steps | tokens | FLOPs | seconds |", "| --- | --- | --- | --- |"]
     lines.append(f"| {cost['steps']:,} | {cost['tokens']:,} | {cost['flops']:.3g} | {cost['seconds']:.0f} |")
     lines += ["", "## Results", "", "| figure | value | 95 % interval |", "| --- | --- | --- |"]
     lines += [f"| validation {name} | {value:.4f} | |" for name, value in validation.items()]
     for task, metrics in result.get("tasks", {}).items():
-        lines += [f"| {task} {metric} | {m['value']:.4f} | {m['low']:.4f} to {m['high']:.4f} ({m['items']} items) |" for metric, m in metrics.items()]
+        lines += [
+            f"| {task} {metric} | {m['value']:.4f} | {m['low']:.4f} to {m['high']:.4f} ({m['items']} items) |"
+            for metric, m in metrics.items()
+        ]
     lines += ["", "## Recipe", "", "```yaml", recipe.to_yaml().rstrip(), "```", ""]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 import foretrain
 from foretrain import units
 from foretrain.hashing import hash_bytes
-from foretrain.report.plots import Chart
+from foretrain.reports.plots import Chart
 
 
 def render(template: str, **content: Any) -> str:
@@ -54,7 +54,7 @@ def embedded_json(value: Any) -> Markup:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("foretrain.report"),
+        loader=PackageLoader("foretrain.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -66,7 +66,7 @@ def _environment() -> Environment:
 
 
 def _text(name: str) -> str:
-    return (files("foretrain.report") / "templates" / name).read_text(encoding="utf-8")
+    return (files("foretrain.reports") / "templates" / name).read_text(encoding="utf-8")
 
 
 @cache
