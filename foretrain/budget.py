@@ -84,8 +84,8 @@ def steps_for(
         steps = round(budget.tokens / tokens_per_step)
         if steps == 0:
             raise RequestError(
-                f"budget.tokens: {budget.tokens} tokens are less than one step of {tokens_per_step}; lower batch.tokens "
-                "or raise the budget."
+                f"budget.tokens: {budget.tokens} tokens are less than one step of {tokens_per_step}; lower "
+                "batch.tokens or raise the budget."
             )
     elif budget.flops is not None:
         assert pace is not None
