@@ -80,7 +80,7 @@ def plain_loop(plan: Plan, bf16: bool) -> PlainLoop:
     return PlainLoop(decoder, lambda model, inputs, labels: model(inputs, labels), bf16, LR)
 
 
-# Ratios: one process a role, taking turns ------------------------------------------------------------------------------
+# Ratios: one process a role, taking turns ----------------------------------------------------------------------
 
 
 def work(case: str, role: str, steps: int) -> None:
@@ -152,7 +152,7 @@ def compare(case: str, steps: int, roles: list[str]) -> dict[str, Any]:
     return found
 
 
-# Curves: the same model on the same batches ----------------------------------------------------------------------------
+# Curves: the same model on the same batches --------------------------------------------------------------------
 
 
 def curves(case: str, steps: int, seeds: int) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def curves(case: str, steps: int, seeds: int) -> dict[str, Any]:
     }
 
 
-# Overhead: the trainer beside the same work with nothing around it ------------------------------------------------------
+# Overhead: the trainer beside the same work with nothing around it ---------------------------------------------
 
 
 def overhead(case: str, steps: int) -> dict[str, Any]:

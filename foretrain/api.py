@@ -17,9 +17,8 @@ from foretrain.execution import Run, execute
 from foretrain.generation import generate
 from foretrain.kernels.process import tune_allocator
 from foretrain.lock import RunLock
-from foretrain.plain_yaml import parse_yaml
 from foretrain.plan import Plan, make_plan
-from foretrain.recipe import Recipe, load_recipe, make_recipe
+from foretrain.recipe import Recipe, load_recipe, make_recipe, read_recipe
 from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory, list_runs
 from foretrain.signals import sigterm_interrupts
@@ -60,6 +59,7 @@ def run(
     minutes: float | None = None,
     name: str | None = None,
     quiet: bool = False,
+    started: float | None = None,
 ) -> RunDirectory:
     """Run a recipe (or a bare text file) to its end, or on from where an earlier call of the same was stopped.
 
@@ -72,13 +72,14 @@ def run(
         minutes: budget in minutes, in place of the recipe's.
         name: name of the run, in place of the recipe's.
         quiet: show no progress.
+        started: `time.time()` from which a budget in minutes counts; now if None.
 
     Raises:
         RequestError: something about the request is wrong; nothing was trained.
         RunError: the run failed.
         Interrupted: it was stopped by a signal and can be resumed.
     """
-    started = time.time()
+    started = time.time() if started is None else started
     tune_allocator()
     group = start_group()
     terminal = Terminal(quiet=quiet, main=group.main)
@@ -108,26 +109,23 @@ def _run(
     if restart and group.main:
         directory.clear()
     group.wait()
-    frozen, start = directory.plan(), 0
+    # The recipe is written last: without it, an earlier command was killed before it had begun.
+    frozen, start = (directory.plan() if directory.recipe() else {}), 0
     if frozen:
-        start = int(frozen["start"])
-        changed = _changes(directory, recipe)
-        finished = directory.status() == "done"
-        if finished and not changed:
+        _refuse_other_parent(frozen["parent"], parent, folder)
+        changed, ended = _changes(directory, recipe), _steps_done(directory)
+        if not changed and ended == frozen["total_steps"]:
             terminal.say(f"{folder} is done; nothing to do (`--restart` runs it again).")
             return directory
-        start = _extension_start(directory, changed, finished, start)
-        if parent is None and frozen["parent"]:
-            parent = RunDirectory.open(frozen["parent"]["run"]), frozen["parent"]["step"]
-        if finished:
+        _refuse_changes(directory, changed, ended is not None)
+        start = int(frozen["start"]) if ended is None else ended
+        if ended is not None:
             frozen["total_steps"] = None
-    tokenizer = (
-        TextTokenizer.load(parent[0].tokenizer_path)
-        if parent
-        else TextTokenizer.load(directory.tokenizer_path)
-        if frozen
-        else None
-    )
+        parent = None
+        if frozen["parent"] and not directory.checkpoints():
+            parent = RunDirectory.open(frozen["parent"]["run"]), frozen["parent"]["step"]
+    source = directory if frozen else parent[0] if parent else None
+    tokenizer = None if source is None else TextTokenizer.load(source.tokenizer_path)
     with terminal.counting("Tokenizing", "tokens") as progress:
         plan = make_plan(
             recipe, group, tokenizer=tokenizer, precision=frozen.get("precision"), progress=progress.update
@@ -137,11 +135,7 @@ def _run(
     _refuse_other_data(frozen, plan, folder)
     if frozen.get("total_steps"):
         plan.total_steps = frozen["total_steps"]
-    if plan.total_steps is not None and plan.total_steps <= start > 0:
-        raise RequestError(
-            f"{folder} has done {start} steps; a budget that extends it should be larger "
-            f"({plan.total_steps} steps asked for)."
-        )
+    plan.parent = frozen.get("parent")
     tree, same = None, set[str]()
     if parent is not None:
         tree = exporting.checkpoint_of(*parent)
@@ -159,6 +153,25 @@ def _run(
     execute(Run(plan, folder, group, terminal, started=started, tree=tree, same_domains=same, start=start))
     terminal.say(f"done: model {directory.model_path}, report {directory.report_path}")
     return directory
+
+
+def _refuse_other_parent(
+    known: dict[str, Any] | None, asked: tuple[RunDirectory, int | None] | None, folder: Path
+) -> None:
+    if asked is None:
+        return
+    if known is None or known["run"] != str(asked[0].path.resolve()) or asked[1] not in (None, known["step"]):
+        began = f"from {known['run']} at step {known['step']}" if known else "from new weights"
+        raise RequestError(
+            f"--from: {folder} holds a run that began {began}; it goes on without `--from`. Use `--restart` to begin "
+            "again, or another name or `--out`."
+        )
+
+
+def _steps_done(directory: RunDirectory) -> int | None:
+    """Steps of a run that came to its end; None for one that has not."""
+    result = directory.result()
+    return int(result["cost"]["steps"]) if result is not None and result["status"] == "done" else None
 
 
 def _same_domains(parent: RunDirectory, plan: Plan) -> set[str]:
@@ -197,9 +210,7 @@ def _read(
     if parent is None:
         return load_recipe(path, changes)
     # A continued run may leave its model to the run it starts from.
-    data = parse_yaml(path.read_text(encoding="utf-8")) or {}
-    data.setdefault("name", path.stem)
-    data.setdefault("model", parent[0].recipe()["model"])
+    data = {"model": parent[0].recipe()["model"], **read_recipe(path)}
     return make_recipe(data, folder=path.parent, overrides=changes, source=str(path))
 
 
@@ -208,8 +219,8 @@ def _changes(directory: RunDirectory, recipe: Recipe) -> list[tuple[str, Any, An
     return [change for change in found if not change[0].startswith(_FREE_TO_CHANGE)]
 
 
-def _extension_start(directory: RunDirectory, changed: list[tuple[str, Any, Any]], finished: bool, start: int) -> int:
-    """The step at which the schedule begins: that of the finished run that is extended, or as before."""
+def _refuse_changes(directory: RunDirectory, changed: list[tuple[str, Any, Any]], finished: bool) -> None:
+    """A finished run may be extended by a larger budget; nothing else that is computed may change."""
     refused = [change for change in changed if not (finished and change[0].startswith(_EXTENSION))]
     if refused:
         keys = "; ".join(f"{key} was {before!r} and is {now!r}" for key, before, now in refused)
@@ -217,7 +228,6 @@ def _extension_start(directory: RunDirectory, changed: list[tuple[str, Any, Any]
             f"The recipe differs from the one {directory.path} was started with: {keys}. Use `--restart` to begin "
             "again, or another name or `--out`."
         )
-    return int(directory.plan()["total_steps"]) if finished else start
 
 
 def _refuse_other_data(frozen: dict[str, Any], plan: Plan, folder: Path) -> None:
@@ -304,8 +314,7 @@ def evaluate(run: RunLike, *, tasks: Path | str | None = None, step: int | None 
     directory = _open(run)
     recipe = directory.load_recipe()
     if tasks is not None:
-        data = parse_yaml(Path(tasks).read_text(encoding="utf-8"))
-        given = data.get("tasks") if isinstance(data, dict) else None
+        given = read_recipe(Path(tasks)).get("tasks")
         if not given:
             raise RequestError(f"{tasks} should be a YAML file with a mapping `tasks:`.")
         recipe = make_recipe({**directory.recipe(), "tasks": given}, folder=Path(tasks).parent, source=str(tasks))

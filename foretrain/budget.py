@@ -63,7 +63,7 @@ def steps_for(
     kind_of: Callable[[int], str],
     *,
     spent: float,
-    evaluations: Callable[[int], int],
+    beside: Callable[[int], float],
 ) -> int:
     """The whole number of steps a budget buys; at least one.
 
@@ -73,7 +73,7 @@ def steps_for(
         pace: of a rehearsal; needed for `flops` and `minutes`.
         kind_of: kind of each step, whose costs are summed.
         spent: seconds of a `minutes` budget already gone, plus those kept back for what follows the training.
-        evaluations: how many evaluations a run of that many steps makes.
+        beside: seconds that a run of that many steps takes beside them, for its evaluations.
 
     Raises:
         RequestError: the budget does not pay for one step.
@@ -96,7 +96,7 @@ def steps_for(
             )
     else:
         assert budget.minutes is not None and pace is not None
-        steps = _steps_for_seconds(budget.minutes * 60 - spent, pace, evaluations)
+        steps = _steps_for_seconds(budget.minutes * 60 - spent, pace, beside)
         if steps == 0:
             raise RequestError(
                 f"budget.minutes: {budget.minutes:g} minutes do not pay for one step of {pace.seconds:.2f} s beside "
@@ -123,11 +123,11 @@ def _steps_for_flops(total: float, pace: Pace, kind_of: Callable[[int], str]) ->
         steps += 1
 
 
-def _steps_for_seconds(seconds: float, pace: Pace, evaluations: Callable[[int], int]) -> int:
+def _steps_for_seconds(seconds: float, pace: Pace, beside: Callable[[int], float]) -> int:
     steps = int(max(0.0, seconds) / pace.seconds)
     # A few rounds settle it: the number of evaluations hardly depends on the number of steps.
     for _ in range(4):
-        left = seconds - evaluations(max(1, steps)) * pace.evaluation
+        left = seconds - beside(max(1, steps))
         steps = int(max(0.0, left) / pace.seconds)
     return steps
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train. The same command goes on with a run that was stopped, killed or crashed."""
+    started = time.time()  # the imports below take seconds, and a budget in minutes counts them
     from foretrain import api, views
 
     done = api.run(
@@ -98,6 +100,7 @@ def run(
         minutes=minutes,
         name=name,
         quiet=quiet or as_json,
+        started=started,
     )
     _show({"path": str(done.path), "result": done.result()}, as_json, views.result)
 

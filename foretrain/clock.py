@@ -29,15 +29,16 @@ class Clock:
     def __init__(self, end: float, minutes: float, closing: float, now: Callable[[], float] = time.time) -> None:
         self.end, self.slack, self.closing, self.now = end, SLACK * minutes * 60, closing, now
         self.looks = list(LOOKS)
-        self.step, self.since = 0, now()
+        self.first, self.step, self.since = 0, 0, now()
 
     def begin(self, step: int) -> None:
         """Training begins, at this step."""
-        self.step, self.since = step, self.now()
+        self.first, self.step, self.since = step, step, self.now()
 
     def due(self, step: int, total: int) -> bool:
         """Whether it is time to look."""
-        return bool(self.looks) and self.step < step < total and step >= self.looks[0] * total
+        done, planned = step - self.first, total - self.first
+        return bool(self.looks) and self.step < step < total and done >= self.looks[0] * planned
 
     def total(self, step: int, total: int) -> int:
         """How many steps the run should have: `total` as before, or as many as end it on time."""

@@ -199,6 +199,12 @@ class TrainingProgress(_Live):
             figures = self._figures(step, loss, tokens_per_second, mfu)
             self.terminal.say(f"step {step:>{width},}/{self.total:,}  {figures}")
 
+    def move_end(self, total_steps: int) -> None:
+        """The run has another number of steps than was said at first."""
+        self.total = self.paced.total = total_steps
+        if self.bar is not None:
+            self.bar.update(self.task, total=total_steps)
+
     def evaluated(self, step: int, figures: Mapping[str, float]) -> None:
         """Show what an evaluation found: validation losses and the first metric of each task."""
         found = evaluation_line(figures)

@@ -1,83 +1,133 @@
 """The one dial: from a bare text file and a number of minutes to a whole recipe.
 
-The choices below come from sweeps on two CPU cores, written down with their figures in `docs/notebook.md`.
+Every choice is a plain function below. The sweeps they come from stand with their figures in `docs/dial.md`. Nothing
+is measured here, so the same command makes the same recipe each time, and a run that was stopped can be resumed; how
+many steps the minutes buy is found out when the run starts.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from foretrain.corpus.paths import list_files
 from foretrain.errors import RequestError
-from foretrain.flops import peak_flops
-from foretrain.models.presets import PRESETS
+from foretrain.flops import PEAKS
+from foretrain.models.presets import PRESETS, Preset
 
 DEFAULT_MINUTES = 5.0
-EFFICIENCY = 0.3
-"""Share of the machine's peak that training of small models reaches; the calibration at the start corrects the rest."""
+CORE_SPEED = 1e11
+"""FLOPs per second that training reaches on one CPU core: 0.8e11 to 1.4e11 measured, more for larger models."""
+GPU_SHARE = 0.3
+"""Share of a GPU's published peak that training reaches."""
+UNKNOWN_GPU = 1e14
+"""Peak of a GPU whose name is not known."""
+TRAINING_SHARE = 0.75
+"""Share of the minutes that is left for steps; the rest is start, evaluation, export and report."""
 TOKENS_PER_PARAMETER = 20.0
 """Tokens per parameter at which compute is well spent (arXiv 2203.15556)."""
-MOST_EPOCHS = 8.0
-"""Beyond about this many passes over the same text a larger model gains nothing (arXiv 2305.16264)."""
+CONTEXT = 256, 1024
+"""Tokens read at once at most, on CPU and GPU; or the preset's, where that is less."""
+UNPACKED = 3
+"""Compressed text unpacks to about so many times its size."""
 
 
 def recipe_for(path: Path, minutes: float | None) -> dict[str, Any]:
     """A recipe for the text at `path`: model size, vocabulary, batch, learning rate and schedule for the time given.
 
     Raises:
-        RequestError: there is no such file or folder.
+        RequestError: there is no such file or folder, or none that can be read, or it is empty.
+    """
+    minutes = DEFAULT_MINUTES if minutes is None else minutes
+    size = text_bytes(path)
+    gpu = torch.cuda.is_available()
+    vocabulary = vocabulary_for(size)
+    compute = flops_for(minutes)
+    preset = preset_for(compute, vocabulary)
+    context = min(CONTEXT[gpu], PRESETS[preset].context)
+    tokens = compute / (6 * parameters(PRESETS[preset], vocabulary))
+    return {
+        "name": name_for(path),
+        "budget": {"minutes": minutes},
+        "tokenizer": {"kind": "bpe", "vocabulary": vocabulary},
+        "model": {"kind": "llama", "preset": preset, "context": context},
+        "corpus": {"text": {"path": str(path.resolve()), "validation": validation_for(size)}},
+        "batch": {"tokens": batch_for(tokens, context)},
+        "optimizer": {"kind": "adamw", "lr": learning_rate(PRESETS[preset].width)},
+        "schedule": {"kind": "wsd", "warmup": 0.02, "decay": 0.2},
+        "evaluation": {"every": 0.1, "tokens": evaluation_for(tokens)},
+    }
+
+
+def name_for(path: Path) -> str:
+    """Name of the run: that of the file without its endings, with a dash for what a name cannot hold."""
+    name = path.resolve().name
+    stem = name if path.is_dir() else name[:1] + name[1:].partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "run"
+
+
+def text_bytes(path: Path) -> float:
+    """Bytes of text in a file or folder, about.
+
+    Raises:
+        RequestError: there is none that can be read.
     """
     if not path.exists():
         raise RequestError(
             f"There is no file {path}; `foretrain run` takes a recipe (.yaml) or a text file or folder to train on."
         )
-    minutes = DEFAULT_MINUTES if minutes is None else minutes
-    size = _bytes(path)
-    vocabulary = vocabulary_for(size)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    compute = EFFICIENCY * peak_flops(device, "bf16") * minutes * 60
-    preset = preset_for(compute, size / bytes_per_token(vocabulary))
-    width = PRESETS[preset].width
-    return {
-        "name": path.stem if path.stem[:1].isalnum() else "run",
-        "budget": {"minutes": minutes},
-        "tokenizer": {"kind": "bpe", "vocabulary": vocabulary},
-        "model": {"kind": "llama", "preset": preset, "context": 256},
-        "corpus": {"text": {"path": str(path.resolve()), "validation": 0.05}},
-        "batch": {"tokens": 8192 if compute < 1e15 else 65536},
-        "optimizer": {"kind": "adamw", "lr": learning_rate(width)},
-        "schedule": {"kind": "wsd", "warmup": 0.02},
-    }
+    files = [file for _, file in list_files(path)]
+    size = sum(file.stat().st_size * (UNPACKED if file.suffix in (".gz", ".zst") else 1) for file in files)
+    if size == 0:
+        raise RequestError(f"{path} is empty; there is no text to train on.")
+    return size
+
+
+def flops_for(minutes: float) -> float:
+    """FLOPs that training gets on this machine in that time, about."""
+    if not torch.cuda.is_available():
+        return CORE_SPEED * torch.get_num_threads() * minutes * 60 * TRAINING_SHARE
+    name = torch.cuda.get_device_name()
+    peak = next((peak for part, peak in PEAKS.items() if part in name), UNKNOWN_GPU)
+    return GPU_SHARE * peak * minutes * 60 * TRAINING_SHARE
 
 
 def vocabulary_for(size: float) -> int:
-    """Vocabulary by bytes of text: about one merge for every 500 bytes, between 512 and 32,768, a power of two."""
-    return int(min(32_768, max(512, 2 ** round(math.log2(max(size, 1) / 500)))))
+    """Vocabulary by bytes of text: one id for about 500 bytes, a power of two from 512 to 32,768."""
+    return int(min(32_768, max(512, 2 ** round(math.log2(size / 500)))))
 
 
-def bytes_per_token(vocabulary: int) -> float:
-    """Rough bytes per token of English under a BPE of that size."""
-    return max(1.5, 0.42 * math.log2(vocabulary) - 1.4)
+def parameters(preset: Preset, vocabulary: int) -> int:
+    """Parameters of a `llama` of a preset with another vocabulary."""
+    tables = 1 if preset.tied else 2
+    return preset.parameters + tables * preset.width * (vocabulary - preset.vocabulary)
 
 
-def preset_for(compute: float, tokens: float) -> str:
-    """The largest preset that both the compute (in FLOPs) and the text (in tokens) can feed."""
-    by_compute = math.sqrt(compute / (6 * TOKENS_PER_PARAMETER))
-    by_text = tokens * MOST_EPOCHS / TOKENS_PER_PARAMETER
-    wanted = min(by_compute, by_text)
-    fitting = [name for name, preset in PRESETS.items() if preset.parameters <= wanted * 1.25]
-    return fitting[-1] if fitting else next(iter(PRESETS))
+def preset_for(compute: float, vocabulary: int) -> str:
+    """The preset that is nearest (in ratio) to what the compute can feed, in FLOPs."""
+    wanted = math.sqrt(compute / (6 * TOKENS_PER_PARAMETER))
+    return min(PRESETS, key=lambda name: abs(math.log(parameters(PRESETS[name], vocabulary) / wanted)))
+
+
+def batch_for(tokens: float, context: int) -> int:
+    """Tokens per step of a run of so many tokens: it grows with their square root, from one window on."""
+    return max(context, 2 ** round(math.log2(1024 * math.sqrt(tokens / 1e6))))
 
 
 def learning_rate(width: int) -> float:
-    """Peak learning rate of AdamW by width: 4e-3 at 128, falling with the square root of the width."""
-    return round(4e-3 * math.sqrt(128 / width), 5)
+    """Peak learning rate of AdamW by width."""
+    return round(8e-3 * math.sqrt(64 / width), 5)
 
 
-def _bytes(path: Path) -> int:
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    # Compressed text unpacks to about three times its size.
-    return sum(each.stat().st_size * (3 if each.suffix in (".gz", ".zst") else 1) for each in files)
+def validation_for(size: float) -> float:
+    """Share of the text held out: about 100 kB, but no less than 1 % and no more than 10 %."""
+    return float(f"{min(0.1, max(0.01, 1e5 / size)):.2g}")
+
+
+def evaluation_for(tokens: float) -> int:
+    """Validation tokens per evaluation: eleven of them cost some 3 % of the run."""
+    return int(min(131_072, max(8192, 2 ** math.floor(math.log2(tokens / 100)))))

@@ -46,17 +46,12 @@ class Validation:
     def measure(self, learner: Learner, objective: Objective, group: Group) -> dict[str, float]:
         """`validation/DOMAIN/loss` and `.../bits_per_byte` of every domain, and their mixture as `validation/loss`."""
         figures: dict[str, float] = {}
-        training = learner.model.training
-        learner.model.eval()
-        try:
+        with learner.evaluating():
             for number, (name, tokens) in enumerate(self.sets.items()):
                 total, count = self._domain(number, tokens, learner, objective, group)
                 loss = total / max(count, 1.0)
                 figures[f"validation/{name}/loss"] = loss
                 figures[f"validation/{name}/bits_per_byte"] = loss / math.log(2) * tokens.tokens / max(tokens.bytes, 1)
-        finally:
-            learner.model.train(training)
-            learner.settle()
         if figures:
             figures["validation/loss"] = sum(
                 share * figures[f"validation/{name}/loss"] for name, share in self.shares.items()

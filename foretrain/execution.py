@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,9 +14,10 @@ import torch
 from foretrain import distributed, environment
 from foretrain.budget import Pace, due, interval, steps_for
 from foretrain.checkpoints import Checkpointer
+from foretrain.clock import Clock
 from foretrain.console import Terminal
 from foretrain.distributed import Group
-from foretrain.errors import Interrupted, RunError
+from foretrain.errors import Interrupted, RequestError, RunError
 from foretrain.exporting import model_card, model_from_state, save_model
 from foretrain.files import write_atomic, write_json
 from foretrain.flops import peak_flops
@@ -28,13 +30,18 @@ from foretrain.run_directory import RunDirectory
 from foretrain.signals import Interruption
 from foretrain.subject import Subject
 from foretrain.tasks.base import Measured
+from foretrain.tokens.tokenizer import TextTokenizer
 from foretrain.trackers.base import Trackers
 from foretrain.trainer import Trainer
 
-CLOSING_SECONDS = 6.0
+CLOSING_SECONDS = 4.0
 """Seconds of a `minutes` budget kept for the export, the samples and the report."""
 REHEARSAL_STEPS = 3, 8
-"""Steps before the clock, and timed steps, when a budget in minutes is calibrated."""
+"""Steps before the clock, and timed steps at least, when a budget in minutes is calibrated."""
+REHEARSAL_SHARE = 0.02
+"""Share of a `minutes` budget that the timed steps take."""
+MOST_EPOCHS = 16
+"""Passes over a domain's text from which on the user is told."""
 SAMPLES = ("", "The ", "In ", "It is ")
 """Prompts of the sample texts in the report."""
 
@@ -71,6 +78,7 @@ class Run:
         self.seconds = 0.0
         self.metrics: Journal | None = None
         self.timing: Journal | None = None
+        self.clock: Clock | None = None
         self.checkpointer = Checkpointer(
             folder / "checkpoints",
             keep=plan.recipe.checkpoint.keep,
@@ -86,14 +94,22 @@ class Run:
         plan = self.plan
         if plan.total_steps is None:
             plan.total_steps = self._rehearsed_steps()
+        if plan.total_steps <= self.start > 0:
+            raise RequestError(
+                f"{self.folder} has done {self.start} steps; a budget that extends it should be larger "
+                f"({plan.total_steps} steps asked for)."
+            )
+        for name, times in plan.epochs().items():
+            if times > MOST_EPOCHS:
+                self.terminal.warn(
+                    f"domain '{name}' is read {times:.0f} times over; beyond about {MOST_EPOCHS} a repeated text teaches "
+                    "little that is new (arXiv 2305.16264)"
+                )
         trainer = Trainer(plan, plan.total_steps, self.group, self.start)
+        if self.tree is not None:
+            trainer.learner.refuse_other(self.tree["model"])
         if self.group.main:
-            write_atomic(self.folder / "recipe.yaml", plan.recipe.to_yaml())
-            write_json(self.folder / "plan.json", {**plan.plain(), "start": self.start})
-            write_json(self.folder / "environment.json", environment.describe())
-            plan.tokenizer.save(self.directory.tokenizer_path)
-            plan.config.save_pretrained(self.folder)
-            self.directory.result_path.unlink(missing_ok=True)
+            self._freeze()
         found = self._newest()
         if found is not None:
             trainer.load_state_dict(found[1])
@@ -110,6 +126,27 @@ class Run:
             self.timing.truncate(offsets["timing"])
         return trainer
 
+    def _write_plan(self) -> None:
+        if self.group.main:
+            write_json(self.folder / "plan.json", {**self.plan.plain(), "start": self.start})
+
+    def _freeze(self) -> None:
+        """Write what the run is. Wherever this is cut off, the same command goes on as if nothing had been written."""
+        plan = self.plan
+        write_json(self.folder / "environment.json", environment.describe())
+        if not self._tokenizer_kept():
+            plan.tokenizer.save(self.directory.tokenizer_path)
+        plan.config.save_pretrained(self.folder)
+        self._write_plan()
+        write_atomic(self.directory.recipe_path, plan.recipe.to_yaml())
+        self.directory.result_path.unlink(missing_ok=True)
+
+    def _tokenizer_kept(self) -> bool:
+        try:
+            return TextTokenizer.load(self.directory.tokenizer_path).hash == self.plan.tokenizer.hash
+        except RequestError:
+            return False
+
     def _newest(self) -> tuple[int, Any] | None:
         # The main process decides which one is good (and sets bad ones aside) before the others read it.
         found = self.checkpointer.load_newest() if self.group.main else None
@@ -119,19 +156,44 @@ class Run:
     def _rehearsed_steps(self) -> int:
         budget = self.plan.recipe.budget
         trainer = Trainer(self.plan, 1000, self.group)
-        warm, timed = REHEARSAL_STEPS if budget.minutes is not None else (1, 0)
-        pace = trainer.rehearse(warm, timed)
-        every = self.plan.recipe.evaluation.every
+        tasks, closing = dict[str, float](), 0.0
+        if budget.minutes is None:
+            pace = trainer.rehearse(1, 0)
+        else:
+            pace, tasks = self._timed(trainer, 60 * REHEARSAL_SHARE * budget.minutes)
+            # The last evaluation is that of the exported weights, in fp32: about twice as slow.
+            closing = CLOSING_SECONDS + 2 * pace.evaluation + sum(tasks.values())
         steps = steps_for(
             budget,
             self.plan.tokens_per_step,
             pace,
             trainer.kind,
-            spent=time.time() - self.started + CLOSING_SECONDS,
-            evaluations=lambda steps: 1 + -(-steps // interval(every, steps)),
+            spent=time.time() - self.started + closing,
+            beside=lambda steps: self._seconds_beside(steps, pace, tasks),
         )
+        if budget.minutes is not None:
+            steps += self.start  # minutes count from this command on, the other units from the first step
+            self.clock = Clock(self.started + 60 * budget.minutes, budget.minutes, closing)
         self._say_pace(pace, steps)
         return int(self.group.agree(steps))
+
+    def _timed(self, trainer: Trainer, least: float) -> tuple[Pace, dict[str, float]]:
+        """The pace, of at least that many seconds of steps; and the seconds of each task."""
+        pace, seconds = trainer.rehearse(*REHEARSAL_STEPS, seconds=least), {}
+        for name in self.plan.recipe.tasks:
+            begin = time.perf_counter()
+            self.evaluate(trainer, name)
+            seconds[name] = time.perf_counter() - begin
+        return pace, seconds
+
+    def _seconds_beside(self, steps: int, pace: Pace, tasks: Mapping[str, float]) -> float:
+        """Seconds of evaluations and tasks in a run of that many steps, the closing ones left out."""
+        recipe = self.plan.recipe
+        seconds = pace.evaluation * (1 + -(-steps // interval(recipe.evaluation.every, steps)))
+        for name, task in recipe.tasks.items():
+            if task.every is not None:
+                seconds += tasks[name] * ((steps - 1) // interval(task.every, steps))
+        return seconds
 
     def _say_pace(self, pace: Pace, steps: int) -> None:
         speed = f", {pace.seconds:.3f} s a step" if pace.seconds else ""
@@ -167,6 +229,8 @@ class Run:
                 if trainer.step == 0 and (figures := self._measured(trainer)):
                     write(trainer.line(figures))
                     progress.evaluated(0, figures)
+                if self.clock is not None:
+                    self.clock.begin(trainer.step)
                 while trainer.step < trainer.total:
                     line, seconds = trainer.counted_step()
                     self.seconds += seconds
@@ -187,8 +251,14 @@ class Run:
                         write(trainer.line(figures))
                         progress.evaluated(trainer.step, figures)
                     stop = self.group.any(interruption.requested)
-                    if stop or due(recipe.checkpoint.every, trainer.step, trainer.total):
+                    moved = self._keep_time(trainer)
+                    if stop or moved or due(recipe.checkpoint.every, trainer.step, trainer.total):
                         self._save(trainer, figures.get("validation/loss"))
+                    if moved:
+                        # With a checkpoint first, whoever resumes by the new plan begins where it begins.
+                        self.checkpointer.wait()
+                        self._write_plan()
+                        progress.move_end(trainer.total)
                     if stop and trainer.step < trainer.total:
                         self.checkpointer.wait()
                         raise Interrupted(
@@ -203,6 +273,19 @@ class Run:
                     journal.close()
             self.checkpointer.close()
 
+    def _keep_time(self, trainer: Trainer) -> bool:
+        """Move the last step where a run in minutes would end too early or too late; returns whether it moved."""
+        before = trainer.total
+        if self.clock is None or not self.clock.due(trainer.step, before):
+            return False
+        self.plan.total_steps = trainer.total = int(self.group.agree(self.clock.total(trainer.step, before)))
+        if trainer.total == before:
+            return False
+        note = f"at step {trainer.step} the last step moved from {before} to {trainer.total}, to end on time"
+        self.plan.notes.append(note)
+        self.terminal.say(note)
+        return True
+
     def _measured(self, trainer: Trainer) -> dict[str, Any]:
         figures = trainer.measure()
         for name, task in self.plan.recipe.tasks.items():
@@ -213,9 +296,8 @@ class Run:
 
     def evaluate(self, trainer: Trainer, name: str) -> dict[str, Measured]:
         """One task on the model as it stands."""
-        found = self.plan.recipe.tasks[name].evaluate(self.subject(trainer), self.plan.recipe.seed)
-        trainer.learner.settle()
-        return found
+        with trainer.learner.evaluating():
+            return self.plan.recipe.tasks[name].evaluate(self.subject(trainer), self.plan.recipe.seed)
 
     def subject(self, trainer: Trainer) -> Subject:
         """The model as tasks and samples see it."""
@@ -233,7 +315,7 @@ class Run:
         """Tasks, samples, the exported model, `result.json` and the report."""
         recipe = self.plan.recipe
         # Figures that outlive the run are those of the exported weights: fp32, whatever it trained in.
-        with trainer.learner.exact():
+        with trainer.learner.exact(), trainer.learner.evaluating():
             validation = trainer.validation.measure(trainer.learner, trainer.objective, self.group)
             tasks = {name: self.evaluate(trainer, name) for name in recipe.tasks}
             result = self._result(trainer, validation, tasks)
@@ -251,7 +333,7 @@ class Run:
             save_model(
                 model_from_state(recipe, self.plan.config, state), self.plan.tokenizer, card, self.folder / "model"
             )
-            write_json(self.folder / "result.json", result)
+            write_json(self.directory.result_path, _without_nan(result))
             write_report(self.directory)
         return result
 
@@ -269,7 +351,7 @@ class Run:
             "status": "done",
             "name": self.plan.recipe.name,
             "seed": self.plan.recipe.seed,
-            "loss": trainer.figures.get("loss"),
+            "loss": self.directory.series("loss").last,
             "validation": {name.removeprefix("validation/"): value for name, value in validation.items()},
             "tasks": {
                 name: {metric: measured.plain() for metric, measured in metrics.items()}
@@ -285,6 +367,13 @@ class Run:
             "skipped": trainer.guard.skipped,
             "hashes": {**self.plan.plain()["hashes"], "environment": hash_data(environment.describe())},
         }
+
+
+def _without_nan(value: Any) -> Any:
+    """Plain data for JSON, which knows no infinity: figures that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _task_figures(name: str, metric: str, measured: Measured) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Faults on purpose, for tests: kill this process, or fill the disk, at a named point.
 
 `FORETRAIN_FAULT="mid-checkpoint:2"` ends the process by SIGKILL the second time `reach("mid-checkpoint")` is called;
-`"term-mid-step:3"` sends it SIGTERM the third time `mid-step` is reached; `"full-disk:5"` makes the fifth write to disk,
-and every one after it, fail as on a full disk. Several faults are joined by commas. Without the variable `reach` only
-looks at an empty dict.
+`"term-mid-step:3"` sends it SIGTERM the third time `mid-step` is reached; `"full-disk:5"` makes the fifth write to
+disk, and every one after it, fail as on a full disk. Several faults are joined by commas. Without the variable
+`reach` only looks at an empty dict.
 
 Points: `mid-step` (between backward and optimizer), `mid-checkpoint` (tensors written, no manifest yet), `mid-rename`
 (all written, not yet under its final name), `write` (before each piece written to any file).

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from foretrain.distributed import Group, like, shard
+from foretrain.errors import RequestError
 from foretrain.models.roles import Role, parameter_roles
 
 Precision = Literal["fp32", "bf16", "autocast"]
@@ -41,8 +42,10 @@ class Learner:
         self.model = model.to(group.device)
         self.roles: dict[str, Role] = {}
         self.masters: dict[str, nn.Parameter] = {}
-        self._copies: dict[str, nn.Parameter] = {}
         self._frozen: dict[str, nn.Parameter] = {}
+        # Under bf16, what the model computes with: copies of the masters, and of what is frozen.
+        self._copies: dict[str, nn.Parameter] = {}
+        self._frozen_copies: dict[str, nn.Parameter] = {}
         roles = parameter_roles(model)
         self.sharded = strategy == "shard" and group.world > 1
         if self.sharded:
@@ -57,16 +60,17 @@ class Learner:
 
     def _train(self, named: dict[str, nn.Parameter], roles: dict[str, Role]) -> None:
         trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
-        self._frozen |= {name: parameter for name, parameter in named.items() if not parameter.requires_grad}
+        frozen = {name: parameter for name, parameter in named.items() if not parameter.requires_grad}
         self.roles |= {name: roles[name] for name in trained}
         if self.precision == "bf16" and not self.sharded:
-            self.masters |= {name: nn.Parameter(parameter.detach().clone()) for name, parameter in trained.items()}
             self._copies |= trained
+            self._frozen_copies |= frozen
+            trained, frozen = _fp32_copies(trained), _fp32_copies(frozen)
             # Parameters only: buffers such as rotary frequencies lose their meaning in bf16.
             for parameter in named.values():
                 parameter.data = parameter.data.to(torch.bfloat16)
-        else:
-            self.masters |= trained
+        self.masters |= trained
+        self._frozen |= frozen
 
     def autocast(self) -> Any:
         """The context that forward passes run in."""
@@ -88,6 +92,18 @@ class Learner:
         """After forward passes without a backward: give gathered weights back to their shards (FSDP2 only)."""
         if self.sharded:
             self.model.reshard()  # type: ignore[operator]
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """For forward passes without a backward: eval mode, and nothing compiled, since their shapes vary."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            self.model.train(training)
+            self.settle()
 
     def collect(self) -> None:
         """Add the gradients of one backward pass to the masters'."""
@@ -150,15 +166,16 @@ class Learner:
 
         Weights sharded in bf16 have no fp32 whole to compute with: they stay as they are.
         """
-        held, precision = {name: copy.data for name, copy in self._copies.items()}, self.precision
+        copies, whole = {**self._copies, **self._frozen_copies}, {**self.masters, **self._frozen}
+        held, precision = {name: copy.data for name, copy in copies.items()}, self.precision
         self.precision = "fp32" if not self.sharded else precision
-        for name, copy in self._copies.items():
-            copy.data = self.masters[name].data
+        for name, copy in copies.items():
+            copy.data = whole[name].data
         try:
             yield
         finally:
             self.precision = precision
-            for name, copy in self._copies.items():
+            for name, copy in copies.items():
                 copy.data = held[name]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -172,7 +189,37 @@ class Learner:
         """Restore what `state_dict` gave (whole tensors; each rank takes its shard)."""
         for name, tensor in self.state_dict().items():
             tensor.copy_(like(state[name], tensor))
+        for name, copy in self._frozen_copies.items():
+            copy.copy_(self._frozen[name])
         self.refresh()
+
+    def refuse_other(self, state: Mapping[str, Tensor]) -> None:
+        """See that a state is that of a model like this one.
+
+        Raises:
+            RequestError: names or shapes differ; the message names the first that do.
+        """
+        mine = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if mine == given:
+            return
+        differ = [name for name in {**mine, **given} if mine.get(name) != given.get(name)]
+        some = "; ".join(
+            f"{name}: {list(given[name]) if name in given else 'none'} there, "
+            f"{list(mine[name]) if name in mine else 'none'} here"
+            for name in differ[:3]
+        )
+        raise RequestError(
+            f"The weights to start from are those of another model: {len(differ)} of {len({**mine, **given})} "
+            f"parameters differ ({some}). Write `model` and `parametrization` as in that run."
+        )
+
+
+def _fp32_copies(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    return {
+        name: nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+        for name, parameter in parameters.items()
+    }
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:

@@ -117,6 +117,13 @@ class Plan:
         """FLOPs of a plain step from shapes alone (forward and backward; steering is counted when it runs)."""
         return flops.analytic_step(self.config, self.rows, self.context)
 
+    def epochs(self) -> dict[str, float]:
+        """How often the run reads the training text of each domain, if its weights stay; empty before it has a length."""
+        if self.total_steps is None:
+            return {}
+        read = self.total_steps * self.tokens_per_step
+        return {name: read * self.weights[name] / found.tokens for name, found in self.sets("train").items()}
+
     def plain(self) -> dict[str, Any]:
         """The plan as plain data: `plan.json`."""
         domains = {
@@ -149,6 +156,7 @@ class Plan:
             "batch": {"rows": self.rows, "micro_rows": self.micro_rows},
             "domains": domains,
             "weights": self.weights,
+            "epochs": self.epochs(),
             "hashes": {
                 "recipe": hash_data(self.recipe.plain()),
                 "tokenizer": self.tokenizer.hash,
@@ -246,7 +254,7 @@ def make_plan(
     )
     if recipe.budget.steps is not None or recipe.budget.tokens is not None:
         plan.total_steps = steps_for(
-            recipe.budget, plan.tokens_per_step, None, lambda step: "", spent=0.0, evaluations=lambda steps: 0
+            recipe.budget, plan.tokens_per_step, None, lambda step: "", spent=0.0, beside=lambda steps: 0.0
         )
     plan.stream()  # refuses domains too small for one window, weights that do not fit
     return plan

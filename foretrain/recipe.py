@@ -230,6 +230,15 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         RequestError: no such file, broken YAML, or faults in the recipe (all of them in one message).
     """
     path = Path(path)
+    return make_recipe(read_recipe(path), folder=path.parent, overrides=overrides, source=str(path))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The plain data of a recipe file, unchecked; its name is the file's unless it gives one.
+
+    Raises:
+        RequestError: no such file, or broken YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -244,8 +253,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         raise RequestError(
             f"The recipe {path} should be a YAML mapping with keys such as name, budget, model and corpus."
         )
-    data.setdefault("name", path.stem)
-    return make_recipe(data, folder=path.parent, overrides=overrides, source=str(path))
+    return {"name": path.stem, **data}
 
 
 def make_recipe(

@@ -228,6 +228,12 @@ class Trainer:
         """Go on in the domains whose text is the `same` as before: what was seen there comes last again."""
         self.stream.continue_from({name: state["parts"]["stream"]["counters"][name] for name in same})
 
+    def _first_of_each_kind(self) -> list[int]:
+        first: dict[str, int] = {}
+        for step in range(min(self.total, 1000)):
+            first.setdefault(self.kind(step), step)
+        return list(first.values())
+
     @contextmanager
     def _rehearsing(self) -> Iterator[None]:
         state = _copied(self.state_dict())
@@ -236,19 +242,33 @@ class Trainer:
         finally:
             self.load_state_dict(state)
 
-    def rehearse(self, warm: int, timed: int) -> Pace:
-        """Run a few steps for their cost and duration, and one evaluation, then put everything back."""
+    def rehearse(self, warm: int, timed: int, seconds: float = 0.0) -> Pace:
+        """Run a few steps for their cost and duration, and one evaluation, then put everything back.
+
+        One step of each kind is counted, as far as the next thousand steps have them.
+
+        Args:
+            warm: steps before the clock starts.
+            timed: steps on the clock; with 0, nothing is timed.
+            seconds: where those take less, steps go on for this long.
+        """
         with self._rehearsing():
+            for first in self._first_of_each_kind():
+                self.step = first
+                self.counted_step()
+            self.step = 0
             for _ in range(warm):
                 self.counted_step()
             begin = time.perf_counter()
-            for _ in range(timed):
+            steps, gone = 0, 0.0
+            while steps < timed or gone < seconds:
                 self.counted_step()
-            seconds = (time.perf_counter() - begin) / timed if timed else 0.0
+                steps, gone = steps + 1, self.group.agree(time.perf_counter() - begin)
             begin = time.perf_counter()
             if timed:
                 self.validation.measure(self.learner, self.objective, self.group)
-            return Pace(dict(self.meter.per_kind), *self.group.agree((seconds, time.perf_counter() - begin)))
+            evaluation = self.group.agree(time.perf_counter() - begin)
+            return Pace(dict(self.meter.per_kind), gone / max(steps, 1), evaluation)
 
 
 def clip_gradient(gradient: Gradient, largest: float | None) -> float:
@@ -298,5 +318,9 @@ def _copied(value: Any) -> Any:
 
 
 def _compile(model: Any) -> None:
+    # In this process: the pool of compiling processes was seen to wait for ever on a busy machine.
+    from torch._inductor import config
+
+    config.compile_threads = 1
     compiled: Callable[[], None] = model.base_model.compile
     compiled()

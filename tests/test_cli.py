@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def test_options_reach_the_api(command: Any, monkeypatch: pytest.MonkeyPatch) ->
     code, out, _ = command("run", "a.yaml", "--out", "o", *changes, "--from", "r@3", "--restart", "--json")
     assert code == 0
     assert json.loads(out) == {"path": "runs/x", "result": {"loss": None}}
+    assert 0 <= time.time() - seen.pop("started") < 60
     assert seen == {
         "recipe": Path("a.yaml"),
         "out": Path("o"),

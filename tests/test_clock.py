@@ -66,6 +66,13 @@ def test_a_pause_does_not_end_the_run() -> None:
 def test_does_not_look_before_the_first_step_or_after_the_last() -> None:
     clock = Clock(100.0, 1.0, 0.0, lambda: 0.0)
     clock.begin(40)
-    assert not clock.due(40, 100)
-    assert clock.due(41, 100)
-    assert not clock.due(100, 100)
+    assert not clock.due(40, 42)
+    assert clock.due(41, 42)
+    assert not clock.due(42, 42)
+
+
+def test_shares_count_from_where_the_run_begins() -> None:
+    clock = Clock(100.0, 1.0, 0.0, lambda: 0.0)
+    clock.begin(1000)
+    assert not clock.due(1049, 1200)
+    assert clock.due(1050, 1200)

@@ -83,13 +83,18 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, path: Path | str, trust_remote_code: bool = False) -> TextTokenizer:
-        """The tokenizer of a local folder or hub id.
+        """The tokenizer of a local folder (given as a `Path`, or as text where there is one) or of a hub id (as text).
 
         Raises:
             RequestError: there is none, it cannot be read, or it has no fast (`tokenizers`) form.
         """
+        local = isinstance(path, Path) or Path(path).is_dir()
+        if local and not Path(path).is_dir():
+            raise RequestError(f"There is no tokenizer: the folder {path} does not exist.")
         try:
-            loaded = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+            loaded = AutoTokenizer.from_pretrained(
+                str(path), trust_remote_code=trust_remote_code, local_files_only=local
+            )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RequestError(

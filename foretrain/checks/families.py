@@ -1,0 +1,283 @@
+"""What the parts of each family promise, and how it is seen."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from foretrain.checks.promises import check_class, check_data, equal, need, title
+from foretrain.checks.trial import (
+    CONTEXT,
+    STEPS,
+    TINY,
+    Figures,
+    check_figures,
+    check_trained,
+    run,
+    trial,
+    untouched,
+    weights,
+)
+from foretrain.corpus.builtin.base import Builtin
+from foretrain.corpus.decoding import Decoder
+from foretrain.corpus.formats.base import Format
+from foretrain.errors import RequestError
+from foretrain.models.base import Model, family
+from foretrain.objectives.base import Objective
+from foretrain.optim.base import Optimizer
+from foretrain.parametrizations.base import Parametrization
+from foretrain.parts import Part
+from foretrain.probes.base import Probe
+from foretrain.schedules.base import Schedule
+from foretrain.steering.base import Steering, overrides
+from foretrain.step import Problem
+from foretrain.subject import Subject
+from foretrain.tasks.base import Task
+from foretrain.tokens.tokenizers.base import Tokenizer
+from foretrain.trackers import base as trackers
+from foretrain.trackers.base import Tracker
+
+TEXTS = ("Plain text.", "naïve Straße — 東京 🙂", "  two  spaces\n\n\tand a tab ", "def f(x):\n    return x ** 2\n", "")
+
+
+def check_part(part: Part, recipe: Mapping[str, Any] | None = None) -> None:
+    """Check a part of any family: what every part promises, and what its family does.
+
+    Args:
+        part: with the settings to try.
+        recipe: top-level keys of the trial recipe to replace, for parts that need something of it (`feedback`, another
+            `model`).
+
+    Raises:
+        AssertionError: a promise is not kept; the message names it.
+    """
+    check_class(type(part))
+    check_data(part)
+    for base, check in FAMILIES.items():
+        if isinstance(part, base):
+            check(part, dict(recipe or {}))
+
+
+def _check_schedule(part: Any, recipe: Figures) -> None:
+    for total in (1, 2, 3, 10, 97, 1000):
+        curve = [part.factor(step, total) for step in range(total)]
+        for step, factor in enumerate(curve):
+            need(
+                math.isfinite(factor) and 0 <= factor <= 1,
+                f"{title(part)}: the factor of step {step} of {total} is {factor}, outside [0, 1]",
+            )
+        need(max(curve) > 0, f"{title(part)}: all factors of a run of {total} steps are 0")
+        backwards = [part.factor(step, total) for step in reversed(range(total))][::-1]
+        need(curve == backwards, f"{title(part)}: a factor depends on more than the step")
+
+
+def _check_optimizer(part: Any, recipe: Figures) -> None:
+    trainer = trial({**recipe, "optimizer": part})
+    groups, masters = trainer.optimizer.param_groups, trainer.learner.masters
+    for key in ("name", "peak_lr", "param_names"):
+        need(all(key in group for group in groups), f"{title(part)}: its parameter groups lack `{key}`")
+    names = [name for group in groups for name in group["param_names"]]
+    need(sorted(names) == sorted(masters), f"{title(part)}: its groups hold every parameter once")
+    batch = trainer.objective.prepare(trainer.stream.batch())
+    problems = [Problem(batch, trainer.objective, trainer.learner, (), batch.rows) for _ in range(2)]
+    trainer.learner.install(problems[0]())
+    trainer.optimizer.step()
+    trainer.learner.refresh()
+    problems[1]()
+    need(problems[1].loss < problems[0].loss, f"{title(part)}: a step at lr {part.lr:g} does not lower the loss")
+    check_trained(part, {**recipe, "optimizer": part})
+
+
+def _check_parametrization(part: Any, recipe: Figures) -> None:
+    changes = {**recipe, "parametrization": part}
+    trainer = trial(changes)
+    run(trainer, 2)
+    plain, trained = trainer.plan.build_model(), trainer.parametrization.merge(copy.deepcopy(trainer.learner.model))
+    shapes = {name: parameter.shape for name, parameter in plain.named_parameters()}
+    need(
+        shapes == {name: parameter.shape for name, parameter in trained.named_parameters()},
+        f"{title(part)}: `merge` gives back the parameters of the plain model",
+    )
+    ids = trainer.stream.batch()["tokens"][:, :CONTEXT]
+    with torch.no_grad():
+        ours, merged = (model.eval()(input_ids=ids).logits for model in (trainer.learner.model, trained))
+    need(torch.allclose(ours, merged, atol=1e-4), f"{title(part)}: the merged model gives other logits")
+    check_trained(part, changes)
+    _check_neutral(part, recipe, lambda neutral: {"parametrization": neutral})
+
+
+def _check_objective(part: Any, recipe: Figures) -> None:
+    kind = "bert" if part.family == "encoder" else "llama"
+    changes = {"model": {**TINY["model"], "kind": kind}, **recipe, "objective": part}
+    trainer = trial(changes)
+    batch = trainer.stream.batch()
+    prepared = trainer.objective.prepare(batch)
+    rows = torch.tensor([5, 2])
+    for other, index in ((trainer.objective.prepare(batch), slice(None)), (part.prepare(batch.take(rows)), rows)):
+        need(equal(dict(prepared.take(index)), dict(other)), f"{title(part)}: `prepare` is pure in (seed, position)")
+    losses = trainer.objective.losses(trainer.objective.forward(trainer.learner.model, prepared), prepared).detach()
+    mask = prepared["mask"]
+    need(losses.shape == mask.shape, f"{title(part)}: losses {list(losses.shape)} for a mask {list(mask.shape)}")
+    need(losses.dtype == torch.float32, f"{title(part)}: losses are {losses.dtype} and not float32")
+    need(bool((losses[~mask.bool()] == 0).all()), f"{title(part)}: a loss is not 0 where the mask is off")
+    whole = check_trained(part, changes)
+    pieces = run(trial({**changes, "batch": {"tokens": 8 * CONTEXT, "micro": CONTEXT}}), STEPS)
+    for a, b in zip(whole, pieces, strict=True):
+        need(
+            math.isclose(a["loss"], b["loss"], rel_tol=1e-4),
+            f"{title(part)}: the loss depends on the micro-batch ({a['loss']} and {b['loss']})",
+        )
+    plain = {key: value for key, value in changes.items() if key != "objective"}
+    _check_neutral(part, plain, lambda neutral: {"objective": neutral})
+
+
+def _check_steering(part: Any, recipe: Figures) -> None:
+    check_trained(part, {**recipe, "steering": [part]})
+    # Soft targets go through another kernel than labels, which rounds in another order.
+    _check_neutral(part, recipe, lambda neutral: {"steering": [neutral]}, 1e-6 if overrides(part, "targets") else 0.0)
+
+
+def _check_neutral(part: Part, recipe: Figures, changes: Callable[[Part], Figures], tolerance: float = 0.0) -> None:
+    """Neutral settings, where there are some, give the run that there is without the part."""
+    if part.neutral is None:
+        return
+    neutral = type(part).model_validate({**part.model_dump(mode="json"), **part.neutral})
+    plain, same = trial(recipe), trial({**recipe, **changes(neutral)})
+    for a, b in zip(run(plain, STEPS), run(same, STEPS), strict=True):
+        need(
+            math.isclose(a["loss"], b["loss"], rel_tol=tolerance, abs_tol=0.0),
+            f"{title(part)}: its neutral settings {part.neutral} change the run (loss {a['loss']} is {b['loss']})",
+        )
+    if not tolerance:
+        need(equal(weights(plain), weights(same)), f"{title(part)}: its neutral settings change the weights")
+
+
+def _check_probe(part: Any, recipe: Figures) -> None:
+    trainer = trial({**recipe, "probes": [part]})
+    run(trainer, 2)
+    with untouched(part, trainer.learner.model):
+        found = trainer.probes[0].measure(trainer.context)
+    check_figures(part, found)
+    need(found == trainer.probes[0].measure(trainer.context), f"{title(part)}: measuring twice gives other figures")
+    check_trained(part, {**recipe, "probes": [part]})
+
+
+def _check_task(part: Any, recipe: Figures) -> None:
+    part.check()
+    need(list(part.texts()) == list(part.texts()), f"{title(part)}: the texts of its items change")
+    trainer = trial({"model": {**TINY["model"], "context": 2 * CONTEXT}, **recipe})
+    subject = Subject(trainer.learner.model, trainer.plan.tokenizer, trainer.plan.context)
+    with untouched(part, trainer.learner.model):
+        found = part.evaluate(subject, 0)
+    check_figures(part, {name: measured.value for name, measured in found.items()})
+    for name, measured in found.items():
+        inside = measured.low is None or measured.high is None or measured.low <= measured.value <= measured.high
+        need(inside, f"{title(part)}: {name} lies outside its interval")
+        need(measured.items > 0, f"{title(part)}: {name} was measured on no item")
+    need(found == part.evaluate(subject, 0), f"{title(part)}: evaluating twice gives other figures")
+
+
+def _check_builtin(part: Any, recipe: Figures) -> None:
+    first, second = (list(islice(part.documents(), 50)) for _ in range(2))
+    need(len(first) > 0, f"{title(part)} holds no document")
+    need(first == second, f"{title(part)}: its documents change from one reading to the next")
+    need(all(document.text.strip() for document in first), f"{title(part)}: a document is empty")
+    need(len({document.id for document in first}) == len(first), f"{title(part)}: two documents have one id")
+    for document in first:
+        need(json.dumps(dataclasses.asdict(document)) != "", f"{title(part)}: metadata is plain data")
+
+
+def _check_tokenizer(part: Any, recipe: Figures) -> None:
+    texts = [f"{text} {number}" for number in range(50) for text in TEXTS]
+    made, again = part.build(lambda: iter(texts)), part.build(lambda: iter(texts))
+    need(made.hash == again.hash, f"{title(part)}: the same texts give another tokenizer")
+    need(made.eos is not None, f"{title(part)}: there is no id that ends a document")
+    ids = made.encode(TEXTS)
+    need(all(0 <= each < made.vocabulary for row in ids for each in row), f"{title(part)}: an id has no embedding row")
+    need(made.encode([made.decode(row) for row in ids]) == ids, f"{title(part)}: ids of decoded text are other ids")
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(Path(folder))
+        need(type(made).load(folder).hash == made.hash, f"{title(part)}: it is another one after it was saved")
+
+
+def _check_model(part: Any, recipe: Figures) -> None:
+    vocabulary, special = 390, dict.fromkeys(("bos", "eos", "pad", "mask"), 0)
+    config = part.config(vocabulary, special)
+    with untouched(part):
+        model = part.build(config, 3)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    skeleton = part.skeleton(config)
+    need(
+        shapes == {name: parameter.shape for name, parameter in skeleton.named_parameters()},
+        f"{title(part)}: `skeleton` has other parameters than `build`",
+    )
+    need(
+        all(parameter.dtype == torch.float32 for parameter in model.parameters()), f"{title(part)} is built in float32"
+    )
+    need(not model.training, f"{title(part)} is built in eval mode")
+    need(equal(model.state_dict(), part.build(config, 3).state_dict()), f"{title(part)}: one seed gives two models")
+    length = min(8, part.context_length(config))
+    with torch.no_grad():
+        logits = model(input_ids=torch.arange(length)[None]).logits
+    need(logits.shape == (1, length, config.vocab_size), f"{title(part)}: logits have shape {list(logits.shape)}")
+    need(bool(torch.isfinite(logits).all()), f"{title(part)}: a fresh model gives logits that are not finite")
+    need(family(config) in ("decoder", "encoder"), f"{title(part)} is a decoder or an encoder")
+
+
+def _check_tracker(part: Any, recipe: Figures) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(f"No module named '{name}'", name=name)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(trackers, "importlib", SimpleNamespace(import_module=missing)),
+    ):
+        for _ in range(2):  # the second time as after a resume
+            tracker = part.model_copy(deep=True)
+            try:
+                tracker.start(Path(folder), "check", {"seed": 0})
+            except RequestError as error:
+                need("pip install" in str(error), f"{title(part)}: a missing package is not named in words ({error})")
+                return
+            tracker.log(1, {"loss": 1.0})
+            tracker.finish()
+
+
+def _check_format(part: Any, recipe: Figures) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for number, content in enumerate((b"", b"\x00\xff\xfe\n\n{", b"plain\n")):
+            path = Path(folder) / f"{number}.{part.kind}"
+            path.write_bytes(content)
+            try:
+                numbers = [record.number for record in part.records(path, Decoder())]
+            except RequestError as error:
+                need(str(path) in str(error), f"{title(part)}: an error does not name the file ({error})")
+                continue
+            need(numbers == sorted(set(numbers)), f"{title(part)}: the numbers of its records do not rise")
+
+
+FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
+    Builtin: _check_builtin,
+    Format: _check_format,
+    Model: _check_model,
+    Objective: _check_objective,
+    Optimizer: _check_optimizer,
+    Parametrization: _check_parametrization,
+    Probe: _check_probe,
+    Schedule: _check_schedule,
+    Steering: _check_steering,
+    Task: _check_task,
+    Tokenizer: _check_tokenizer,
+    Tracker: _check_tracker,
+}

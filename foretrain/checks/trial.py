@@ -1,0 +1,111 @@
+"""Trial runs of a part: a tiny model on embedded text, run twice, cut in the middle, resumed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foretrain.checkpoints.tree import decode, encode
+from foretrain.checks.promises import equal, need, title
+from foretrain.distributed import Group
+from foretrain.parts import Part
+from foretrain.plan import make_plan
+from foretrain.recipe import make_recipe
+from foretrain.trainer import Trainer
+
+CONTEXT = 32
+STEPS = 6
+"""Steps of a trial run; it is cut in the middle."""
+
+Figures = dict[str, Any]
+
+TINY: dict[str, Any] = {
+    "name": "check",
+    "budget": {"steps": STEPS},
+    "tokenizer": "byte",
+    "model": {"kind": "llama", "layers": 2, "width": 32, "heads": 2, "feedforward": 64, "context": CONTEXT},
+    "corpus": {
+        "prose": {"path": "builtin:biographies", "options": {"people": 100}, "validation": 0.2, "steer": 0.2},
+        "sums": {"path": "builtin:arithmetic", "options": {"count": 100}, "validation": 0.2, "steer": 0.2},
+    },
+    "batch": {"tokens": 8 * CONTEXT},
+    "evaluation": {"tokens": 1024},
+    "precision": "fp32",
+}
+
+
+def trial(changes: Mapping[str, Any]) -> Trainer:
+    """A trainer of the tiny recipe with top-level keys replaced, at its first step."""
+    return Trainer(make_plan(make_recipe({**TINY, **changes}), Group()), STEPS, Group())
+
+
+def run(trainer: Trainer, steps: int) -> list[Figures]:
+    """Some steps; the figures of each, with those measured after it."""
+    return [{**trainer.counted_step()[0], **trainer.measure()} for _ in range(steps)]
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    """A copy of the trained weights."""
+    return {name: weight.detach().clone() for name, weight in trainer.learner.masters.items()}
+
+
+def check_trained(part: Part, changes: Mapping[str, Any]) -> list[Figures]:
+    """A run with the part: finite, the same each time, and the same when it is cut in the middle and resumed."""
+    before = copy.deepcopy(part.__pydantic_private__ or {})
+    whole = trial(changes)
+    lines = run(whole, STEPS)
+    for line in lines:
+        check_figures(part, {name: value for name, value in line.items() if name != "skipped"})
+    first = trial(changes)
+    need(equal(lines[: STEPS // 2], run(first, STEPS // 2)), f"{title(part)}: two runs of one seed differ")
+    try:
+        saved = decode(*_stored(first.state_dict()))
+    except TypeError as error:
+        raise AssertionError(f"{title(part)}: {error}") from error
+    second = trial(changes)
+    second.load_state_dict(saved)
+    need(
+        equal(lines[STEPS // 2 :], run(second, STEPS - STEPS // 2)) and equal(weights(whole), weights(second)),
+        f"{title(part)}: a resumed run differs from one that was left alone; some state is not in `state_dict`",
+    )
+    need(equal(before, part.__pydantic_private__ or {}), f"{title(part)}: a run changes the recipe's own part")
+    return lines
+
+
+def _stored(state: Any) -> tuple[Any, dict[str, Tensor]]:
+    """State as a checkpoint stores it: text, and tensors of its own."""
+    structure, tensors = encode(state)
+    return json.loads(json.dumps(structure)), {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+@contextmanager
+def untouched(part: Part, model: torch.nn.Module | None = None) -> Iterator[None]:
+    """Inside, nothing may draw from the global generators or change a model's weights or mode."""
+
+    def look() -> dict[str, Any]:
+        state = {} if model is None else {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        modes = [] if model is None else [module.training for module in model.modules()]
+        generators = (torch.get_rng_state(), random.getstate(), np.random.get_state())
+        return {"weights": state, "modes": modes, "generators": generators}
+
+    before = look()
+    yield
+    after = look()
+    for name in before:
+        need(equal(before[name], after[name]), f"{title(part)} changes {name} that are not its own")
+
+
+def check_figures(part: Part, figures: Mapping[str, Any]) -> None:
+    """There are some, and they are finite numbers."""
+    need(len(figures) > 0, f"{title(part)} gives no figure")
+    for name, value in figures.items():
+        need(isinstance(value, int | float) and math.isfinite(value), f"{title(part)}: {name} is {value}, not a number")
