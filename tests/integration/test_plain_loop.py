@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.peers import run_hf_trainer
 from tests.tiny import tiny_trainer
 
 STEPS = 50
@@ -59,3 +61,29 @@ def test_losses_equal_those_of_a_minimal_loop(kind: str) -> None:
     ours = [trainer.counted_step()[0]["loss"] for _ in range(STEPS)]
     assert ours == pytest.approx(losses, abs=1e-5)
     assert losses[-1] < losses[0] - 0.5
+
+
+def test_losses_equal_those_of_the_transformers_trainer(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate")
+    rate = 1e-3
+    trainer = tiny_trainer(
+        STEPS,
+        optimizer={"kind": "adamw", "lr": rate, "decay_embeddings": True},
+        schedule={"kind": "constant", "warmup": 0},
+        stability={"spike": None},
+    )
+    plain = copy.deepcopy(trainer.learner.model)
+    stream, batches = trainer.plan.stream(), []
+    for _ in range(STEPS):
+        batches.append(stream.batch()["tokens"])
+        stream.advance()
+    theirs: list[float] = []
+
+    def hear(seconds: float | None, loss: float | None) -> None:
+        if loss is not None:
+            theirs.append(loss)
+
+    run_hf_trainer(plain, iter(batches), STEPS, bf16=False, lr=rate, folder=tmp_path, on=hear)
+    ours = [trainer.counted_step()[0]["loss"] for _ in range(STEPS)]
+    # It reports four decimals.
+    assert ours == pytest.approx(theirs, abs=2e-3)
