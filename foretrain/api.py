@@ -115,6 +115,8 @@ def _run(
         _refuse_other_parent(frozen["parent"], parent, folder)
         changed, ended = _changes(directory, recipe), _steps_done(directory)
         if not changed and ended == frozen["total_steps"]:
+            if group.main and not directory.report_path.is_file():
+                write_report(directory)  # it was cut off before its last file
             terminal.say(f"{folder} is done; nothing to do (`--restart` runs it again).")
             return directory
         _refuse_changes(directory, changed, ended is not None)

@@ -114,6 +114,9 @@ def _steps_for_flops(total: float, pace: Pace, kind_of: Callable[[int], str]) ->
     kinds = set(pace.flops)
     if len(kinds) == 1:
         return math.floor(total / next(iter(pace.flops.values())) + 0.5)
+    # A budget beyond any run is refused by the caller; it should not first be counted through step by step.
+    if total / min(pace.flops.values()) > LARGEST:
+        return math.ceil(total / min(pace.flops.values()))
     spent, steps = 0.0, 0
     while True:
         cost = pace.flops.get(kind_of(steps), max(pace.flops.values()))

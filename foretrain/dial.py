@@ -28,6 +28,12 @@ UNKNOWN_GPU = 1e14
 """Peak of a GPU whose name is not known."""
 TRAINING_SHARE = 0.75
 """Share of the minutes that is left for steps; the rest is start, evaluation, export and report."""
+TOKENS_PER_PARAMETER = 20.0
+"""Tokens per parameter at which compute is well spent (arXiv 2203.15556)."""
+MOST_PASSES = 16.0
+"""Passes over the same text after which more compute is better spent on a larger model."""
+MOST_PARAMETERS = 32.0
+"""Parameters for each different token of the text: as many as were tried."""
 CPU_CONTEXT = 256
 """Tokens read at once on a CPU; on a GPU it is the preset's context, from this to 1024."""
 UNPACKED = 3
@@ -106,36 +112,19 @@ def parameters(preset: Preset, vocabulary: int) -> int:
 
 def bytes_per_token(vocabulary: int) -> float:
     """Bytes of English per token of a BPE of that size, about."""
-    return 0.47 * math.log2(vocabulary) - 1.9
+    return min(4.5, 0.59 * math.log2(vocabulary) - 3.45)
 
 
 def preset_for(compute: float, unique: float, vocabulary: int) -> str:
-    """The preset with the lowest loss to be expected from that compute (in FLOPs) on that many different tokens."""
+    """The preset that suits that compute (in FLOPs) and that many different tokens of text.
 
-    def loss(name: str) -> float:
-        size = parameters(PRESETS[name], vocabulary)
-        return expected_loss(size, compute / (6 * size), unique)
-
-    return min(PRESETS, key=loss)
-
-
-def expected_loss(size: float, tokens: float, unique: float) -> float:
-    """The loss law of repeated text (arXiv 2305.16264), with its constants fitted on C4.
-
-    Without repetition it wants 20 tokens per parameter; a repeated token teaches ever less, and so does a parameter
-    that the text is too short for.
-
-    Args:
-        size: parameters.
-        tokens: read in training.
-        unique: different ones among them at most.
+    It is the nearest, in ratio, to one parameter for 20 tokens read; a larger one where that would read the text more
+    than 16 times; but not one with more than 32 parameters for each different token.
     """
-    read = min(tokens, unique)
-    fed = min(size, read / 19.5)
-    passes, excess = tokens / read - 1, size / fed - 1
-    useful_tokens = read * (1 + 15.39 * (1 - math.exp(-passes / 15.39)))
-    useful_size = fed * (1 + 5.31 * (1 - math.exp(-excess / 5.31)))
-    return 1.87 + 521 / useful_size**0.353 + 1488 / useful_tokens**0.353
+    enough = math.sqrt(compute / (6 * TOKENS_PER_PARAMETER))
+    few_passes = compute / (6 * unique * MOST_PASSES)
+    wanted = min(max(enough, few_passes), MOST_PARAMETERS * unique)
+    return min(PRESETS, key=lambda name: abs(math.log(parameters(PRESETS[name], vocabulary) / wanted)))
 
 
 def batch_for(tokens: float, context: int) -> int:
@@ -144,8 +133,8 @@ def batch_for(tokens: float, context: int) -> int:
 
 
 def learning_rate(width: int) -> float:
-    """Peak learning rate of AdamW by width: measured from 64 to 192, and met with published rates at 768 to 4096."""
-    return round(8e-3 * (64 / width) ** 0.75, 5)
+    """Peak learning rate of AdamW: inverse to the width (measured from 64 to 192), from 3e-4 on as is usual for large ones."""
+    return round(max(3e-4, 8e-3 * 64 / width), 5)
 
 
 def validation_for(size: float) -> float:

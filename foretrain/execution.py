@@ -102,8 +102,8 @@ class Run:
         for name, times in plan.epochs().items():
             if times > MOST_EPOCHS:
                 self.terminal.warn(
-                    f"domain '{name}' is read {times:.0f} times over; beyond about {MOST_EPOCHS} a repeated text teaches "
-                    "little that is new (arXiv 2305.16264)"
+                    f"domain '{name}' is read {times:.0f} times over; beyond about {MOST_EPOCHS} a repeated text "
+                    "teaches little that is new (arXiv 2305.16264)"
                 )
         trainer = Trainer(plan, plan.total_steps, self.group, self.start)
         if self.tree is not None:
@@ -139,7 +139,8 @@ class Run:
         plan.config.save_pretrained(self.folder)
         self._write_plan()
         write_atomic(self.directory.recipe_path, plan.recipe.to_yaml())
-        self.directory.result_path.unlink(missing_ok=True)
+        for told in (self.directory.report_path, self.directory.result_path):  # of an end that is none any more
+            told.unlink(missing_ok=True)
 
     def _tokenizer_kept(self) -> bool:
         try:

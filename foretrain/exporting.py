@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
+from foretrain import faults
 from foretrain.checkpoints import Checkpointer
-from foretrain.errors import RequestError
-from foretrain.files import sync_folder
+from foretrain.errors import RequestError, RunError
+from foretrain.files import failed_write, sync_folder
 from foretrain.models.base import auto_class
 from foretrain.recipe import Recipe
 from foretrain.run_directory import RunDirectory
@@ -22,18 +24,30 @@ from foretrain.tokens.tokenizer import TextTokenizer
 
 
 def save_model(model: PreTrainedModel, tokenizer: TextTokenizer, card: str, folder: Path) -> Path:
-    """Write model (safetensors), tokenizer and card as one folder, replacing what was there in one rename."""
+    """Write model (safetensors), tokenizer and card as one folder, replacing what was there in one rename.
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written; what was there before is intact.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     logging.disable_progress_bar()
-    model.save_pretrained(temporary)
-    tokenizer.save(temporary)
-    (temporary / "README.md").write_text(card, encoding="utf-8")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    sync_folder(folder.parent)
+    try:
+        faults.reach("write")
+        model.save_pretrained(temporary)
+        tokenizer.save(temporary)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise failed_write("The model", folder, error) from error
+    except SafetensorError as error:
+        raise RunError(f"The model could not be written to {folder}: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -81,6 +95,11 @@ def checkpoint_of(run: RunDirectory, step: int | None = None, only: Sequence[str
     return dict(checkpointer.load(steps[-1] if step is None else step, only))
 
 
+def _interval(measured: Mapping[str, Any]) -> str:
+    low, high = measured["low"], measured["high"]
+    return "" if low is None or high is None else f"{low:.4f} to {high:.4f} "
+
+
 def model_card(recipe: Recipe, plan: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """A model card in Markdown: recipe, data, budget and results."""
     cost = result["cost"]
@@ -115,7 +134,7 @@ def model_card(recipe: Recipe, plan: Mapping[str, Any], result: Mapping[str, Any
     lines += [f"| validation {name} | {value:.4f} | |" for name, value in validation.items()]
     for task, metrics in result.get("tasks", {}).items():
         lines += [
-            f"| {task} {metric} | {m['value']:.4f} | {m['low']:.4f} to {m['high']:.4f} ({m['items']} items) |"
+            f"| {task} {metric} | {m['value']:.4f} | {_interval(m)}({m['items']} items) |"
             for metric, m in metrics.items()
         ]
     lines += ["", "## Recipe", "", "```yaml", recipe.to_yaml().rstrip(), "```", ""]

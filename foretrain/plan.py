@@ -118,7 +118,7 @@ class Plan:
         return flops.analytic_step(self.config, self.rows, self.context)
 
     def epochs(self) -> dict[str, float]:
-        """How often the run reads the training text of each domain, if its weights stay; empty before it has a length."""
+        """How often the run reads each domain's training text, if its weights stay; empty before it has a length."""
         if self.total_steps is None:
             return {}
         read = self.total_steps * self.tokens_per_step
@@ -195,6 +195,7 @@ def make_plan(
         RequestError: whatever does not fit, before any compute is spent.
     """
     group = group or Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    recipe.model.config(1, {})  # a model that isn't there, or lacks the context, is told before the corpus is read
     for task in recipe.tasks.values():
         task.check()
     tasks, feedback = _task_texts(recipe), _feedback_texts(recipe)
@@ -226,7 +227,7 @@ def make_plan(
     if recipe.objective.family not in (kind, "any"):
         raise RequestError(
             f"objective '{recipe.objective.kind}' trains a {recipe.objective.family}, but model '{recipe.model.kind}' "
-            f"is a {kind}."
+            f"is {'an encoder' if kind == 'encoder' else 'a decoder'}."
         )
     context = recipe.model.context_length(config)
     rows = recipe.batch.tokens // context

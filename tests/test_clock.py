@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from foretrain import api, execution
 from foretrain.clock import Clock
+from foretrain.files import read_json
+from foretrain.recipe import make_recipe
+from tests.tiny import tiny_data
 
 MINUTES = 5.0
 CLOSING = 6.0
@@ -76,3 +81,32 @@ def test_shares_count_from_where_the_run_begins() -> None:
     clock.begin(1000)
     assert not clock.due(1049, 1200)
     assert clock.due(1050, 1200)
+
+
+class Impatient(Clock):
+    """Sees after three steps that six are all there is time for."""
+
+    def due(self, step: int, total: int) -> bool:
+        return step == 3
+
+    def total(self, step: int, total: int) -> int:
+        return 6
+
+
+def test_a_run_ends_at_the_step_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "Clock", Impatient)
+    monkeypatch.setattr(execution, "REHEARSAL_SHARE", 0.0)
+    recipe = make_recipe(tiny_data(budget={"minutes": 1}, checkpoint={"every": 1000, "keep": 5}))
+    run = api.run(recipe, out=tmp_path / "run", quiet=True)
+    plan = read_json(run.path / "plan.json")
+    assert plan["total_steps"] == 6
+    assert plan["notes"][-1].startswith("at step 3 the last step moved from ")
+    # The schedule follows: the last step's learning rate is that of a run of six.
+    lines = [line for line in run.metrics() if "lr" in line]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    factor = recipe.schedule.factor
+    assert [line["lr"] / recipe.optimizer.lr for line in lines[3:]] == [factor(step, 6) for step in (3, 4, 5)]
+    # Where it moved there is a checkpoint, so that resuming by the new plan is exact.
+    assert (run.path / "checkpoints" / "step-00000003").is_dir()
+    result = run.result()
+    assert result is not None and result["cost"]["steps"] == 6

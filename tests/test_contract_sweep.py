@@ -386,7 +386,7 @@ def test_a_broken_promise_is_named(part: Part, said: str) -> None:
 def test_a_part_may_need_more_of_the_recipe(tmp_path: Path) -> None:
     part = SweepGate()
     encoder = {"kind": "bert", "layers": 1, "width": 32, "heads": 2, "context": 32}
-    with pytest.raises(RequestError, match="trains a decoder, but model 'bert' is a encoder"):
+    with pytest.raises(RequestError, match="trains a decoder, but model 'bert' is an encoder"):
         check_part(part, {"model": encoder})
     check_part(part, {"model": {**encoder, "kind": "gpt2"}})
     assert json.dumps(part.model_dump(mode="json")) == '{"kind": "sweep_gate", "share": 0.2}'

@@ -23,7 +23,7 @@ BERT = {"kind": "bert", "layers": 1, "width": 32, "heads": 2, "context": CONTEXT
     [
         ({"batch": {"tokens": 31}}, r"batch.tokens: 31 tokens are less than one window of 32 \(model.context\)"),
         ({"batch": {"tokens": 256, "micro": 16}}, r"batch.micro: 16 tokens are less than one window of 32"),
-        ({"model": BERT}, "objective 'causal_lm' trains a decoder, but model 'bert' is a"),
+        ({"model": BERT}, "objective 'causal_lm' trains a decoder, but model 'bert' is an encoder"),
         ({"budget": {"tokens": 100}}, "100 tokens are less than one step of 256"),
         (
             {

@@ -145,7 +145,7 @@ def test_there_is_no_such_parent(parent: RunDirectory, tmp_path: Path, at: str, 
 
 def test_another_model_is_refused_in_words_and_leaves_no_run(parent: RunDirectory, tmp_path: Path) -> None:
     for key, value in (("width", 64), ("layers", 3)):
-        with pytest.raises(RequestError, match="those of another model.*Write `model`") as caught:
+        with pytest.raises(RequestError, match=r"those of another model.*Write `model`") as caught:
             go(tmp_path / "branch", changed(model={**DATA["model"], key: value}), start_from=str(parent.path))
         assert "model.layers" in str(caught.value) or "embed_tokens" in str(caught.value)
         assert not (tmp_path / "branch" / "recipe.yaml").exists()
@@ -240,8 +240,12 @@ def test_an_extension_cut_off_while_it_is_written_down_begins_again(
 
         return written
 
+    really = Path.unlink
+
     def unlink(self: Path, missing_ok: bool = False) -> None:
-        raise Killed
+        if self.name == "result.json":
+            raise Killed
+        really(self, missing_ok)
 
     data = changed(budget={"steps": 12})
     with monkeypatch.context() as patch:
@@ -285,7 +289,7 @@ def test_a_first_start_cut_off_while_it_is_written_down_begins_again(
 
 def test_a_budget_that_is_no_larger_is_refused(own: RunDirectory) -> None:
     before = fingerprint(own.path)
-    for budget in ({"steps": 5}, {"tokens": 8 * 256 - 256}, {"flops": 1e6}):
+    for budget in ({"steps": 5}, {"tokens": 8 * 256 - 256}, {"flops": 1e8}):
         with pytest.raises(RequestError, match="has done 8 steps; a budget that extends it should be larger"):
             go(own.path, changed(budget=budget))
     with pytest.raises(RequestError, match="has done 8 steps"):

@@ -192,7 +192,7 @@ def test_a_slow_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_remote_code_runs_only_on_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
-    def load(path: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:
+    def load(path: str, trust_remote_code: bool, **settings: bool) -> PreTrainedTokenizerFast:
         asked.append(trust_remote_code)
         return BPE.fast
 
