@@ -133,7 +133,7 @@ def batch_for(tokens: float, context: int) -> int:
 
 
 def learning_rate(width: int) -> float:
-    """Peak learning rate of AdamW: inverse to the width (measured from 64 to 192), from 3e-4 on as is usual for large ones."""
+    """Peak learning rate of AdamW: inverse to the width (measured from 64 to 192), and never below 3e-4."""
     return round(max(3e-4, 8e-3 * 64 / width), 5)
 
 
