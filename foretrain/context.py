@@ -24,6 +24,7 @@ class Context:
     recipe: Recipe
     seed: int
     total_steps: int
+    """Steps planned when the run was set up; a budget in minutes may still move the end."""
     device: torch.device
     model: nn.Module
     """What forward passes run through; under `precision: bf16` its weights are the bf16 copies."""
