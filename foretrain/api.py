@@ -18,28 +18,15 @@ from foretrain.generation import generate
 from foretrain.kernels.process import tune_allocator
 from foretrain.lock import RunLock
 from foretrain.plan import Plan, make_plan
-from foretrain.recipe import Recipe, load_recipe, make_recipe, read_recipe
+from foretrain.recipe import Recipe, read_recipe
+from foretrain.recipe import load_recipe as load_recipe
+from foretrain.recipe import make_recipe as make_recipe
 from foretrain.reports.run_report import write_report
-from foretrain.run_directory import RunDirectory, list_runs
+from foretrain.run_directory import RunDirectory
+from foretrain.run_directory import list_runs as list_runs
 from foretrain.signals import sigterm_interrupts
 from foretrain.subject import Subject
 from foretrain.tokens.tokenizer import TextTokenizer
-
-__all__ = [
-    "check",
-    "compare",
-    "demo",
-    "evaluate",
-    "export",
-    "list_runs",
-    "load_recipe",
-    "make_recipe",
-    "open_run",
-    "report",
-    "run",
-    "sample",
-    "show_data",
-]
 
 RunLike = RunDirectory | Path | str
 
