@@ -165,7 +165,7 @@ def _steps_done(directory: RunDirectory) -> int | None:
 
 def _same_domains(parent: RunDirectory, plan: Plan) -> set[str]:
     """Domains of the same name and tokens as in the run before, whose order therefore goes on."""
-    before, now = parent.plan()["hashes"]["tokens"], plan.plain()["hashes"]["tokens"]
+    before, now = parent.plan()["hashes"]["tokens"], plan.hashes["tokens"]
     same_seed = parent.recipe()["seed"] == plan.recipe.seed and parent.plan()["model"]["context"] == plan.context
     return {name for name in now if same_seed and before.get(name, {}).get("train") == now[name].get("train")}
 
@@ -222,7 +222,7 @@ def _refuse_changes(directory: RunDirectory, changed: list[tuple[str, Any, Any]]
 def _refuse_other_data(frozen: dict[str, Any], plan: Plan, folder: Path) -> None:
     if not frozen:
         return
-    before, now = frozen["hashes"], plan.plain()["hashes"]
+    before, now = frozen["hashes"], plan.hashes
     differs = [f"domain {name}" for name, value in before["corpus"].items() if now["corpus"].get(name) != value]
     if before["tokenizer"] != now["tokenizer"]:
         differs.append("the tokenizer")

@@ -120,7 +120,7 @@ class Run:
                 self.terminal.say("the optimizer is of another kind than the one before, so its state starts anew")
             trainer.load_seen(self.tree, self.same_domains)
         if self.group.main:
-            self.metrics, self.timing = Journal(self.folder / "metrics.jsonl"), Journal(self.folder / "timing.jsonl")
+            self.metrics, self.timing = Journal(self.directory.metrics_path), Journal(self.directory.timing_path)
             offsets = found[1]["journals"] if found is not None else {"metrics": 0, "timing": 0}
             self.metrics.truncate(offsets["metrics"])
             self.timing.truncate(offsets["timing"])
@@ -128,12 +128,12 @@ class Run:
 
     def _write_plan(self) -> None:
         if self.group.main:
-            write_json(self.folder / "plan.json", {**self.plan.plain(), "start": self.start})
+            write_json(self.directory.plan_path, {**self.plan.plain(), "start": self.start})
 
     def _freeze(self) -> None:
         """Write what the run is. Wherever this is cut off, the same command goes on as if nothing had been written."""
         plan = self.plan
-        write_json(self.folder / "environment.json", environment.describe())
+        write_json(self.directory.environment_path, environment.describe())
         if not self._tokenizer_kept():
             plan.tokenizer.save(self.directory.tokenizer_path)
         plan.config.save_pretrained(self.folder)
@@ -329,10 +329,10 @@ class Run:
         state = trainer.learner.state_dict()
         state = distributed.whole(state) if trainer.learner.sharded else state
         if self.group.main:
-            write_json(self.folder / "samples.json", [sample.plain() for sample in samples])
+            write_json(self.directory.samples_path, [sample.plain() for sample in samples])
             card = model_card(recipe, self.plan.plain(), result)
             save_model(
-                model_from_state(recipe, self.plan.config, state), self.plan.tokenizer, card, self.folder / "model"
+                model_from_state(recipe, self.plan.config, state), self.plan.tokenizer, card, self.directory.model_path
             )
             write_json(self.directory.result_path, _without_nan(result))
             write_report(self.directory)
@@ -366,7 +366,7 @@ class Run:
                 "peak_memory": trainer.memory(),
             },
             "skipped": trainer.guard.skipped,
-            "hashes": {**self.plan.plain()["hashes"], "environment": hash_data(environment.describe())},
+            "hashes": {**self.plan.hashes, "environment": hash_data(environment.describe())},
         }
 
 

@@ -117,6 +117,11 @@ class Plan:
         """FLOPs of a plain step from shapes alone (forward and backward; steering is counted when it runs)."""
         return flops.analytic_step(self.config, self.rows, self.context)
 
+    @cached_property
+    def hashes(self) -> dict[str, Any]:
+        """Hashes of everything that goes in: the recipe, the tokenizer, each domain's `corpus` and `tokens`."""
+        return {"recipe": hash_data(self.recipe.plain()), "tokenizer": self.tokenizer.hash, **self.prepared.hashes}
+
     def epochs(self) -> dict[str, float]:
         """How often the run reads each domain's training text, if its weights stay; empty before it has a length."""
         if self.total_steps is None:
@@ -157,17 +162,13 @@ class Plan:
             "domains": domains,
             "weights": self.weights,
             "epochs": self.epochs(),
-            "hashes": {
-                "recipe": hash_data(self.recipe.plain()),
-                "tokenizer": self.tokenizer.hash,
-                **self.prepared.hashes,
-            },
+            "hashes": self.hashes,
             "reports": self.prepared.reports,
             "parent": self.parent,
             "notes": self.notes,
         }
 
-    @property
+    @cached_property
     def memory(self) -> int:
         """Estimated peak memory of training on one device, in bytes."""
         moments = self.recipe.optimizer.moments(Role("matrix", None, ""))

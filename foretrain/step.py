@@ -48,13 +48,14 @@ class Problem:
     micro: int
     """Rows per forward pass."""
     reach: Callable[[str], None] = lambda point: None
-    loss: float = 0.0
-    tokens: float = field(init=False)
+    loss: float | Tensor = 0.0
+    tokens: Tensor = field(init=False)
     _decided: Decisions | None = None
     _measured: bool = False
 
     def __post_init__(self) -> None:
-        self.tokens = float(self.batch["mask"].sum())
+        # Left on the device, as the loss is: a number here would wait for it in every micro-batch.
+        self.tokens = self.batch["mask"].sum()
         self._deciders = [part for part in self.steering if overrides(part, "targets") or overrides(part, "weigh")]
         self._whole = self.micro < self.batch.rows and any(
             "batch_losses" in part.facts.needs for part in self._deciders
@@ -70,7 +71,7 @@ class Problem:
         everything = group is None and at is None
         if self._decided is None and (self._whole or not everything):
             self._decide(rows if everything else torch.arange(self.batch.rows, device=rows.device))
-        total = learner.group.sum(self.batch["mask"][rows].sum())[0]
+        total = learner.group.sum(self.tokens if group is None else self.batch["mask"][rows].sum())[0]
         # FSDP2 averages gradients over ranks where the plain path sums them.
         scale = (learner.group.world if learner.sharded else 1) / max(total, 1.0)
         learner.zero_gradients()
@@ -91,7 +92,7 @@ class Problem:
                         known = self._decided if len(index) == self.batch.rows else self._decided.rows(index)
                         losses, weights = self.objective.losses(outputs, piece, known.targets), known.weights
                 if everything and not self._measured:
-                    self.loss += float(losses.detach().sum(dtype=torch.float64))
+                    self.loss = self.loss + losses.detach().sum(dtype=torch.float64)
                 weighted = losses if weights is None else losses * weights
                 (weighted.sum() * scale).backward()
                 self.reach("mid-step")

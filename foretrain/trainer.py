@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -322,5 +322,4 @@ def _compile(model: Any) -> None:
     from torch._inductor import config
 
     config.compile_threads = 1
-    compiled: Callable[[], None] = model.base_model.compile
-    compiled()
+    model.base_model.compile()

@@ -95,7 +95,10 @@ def _check_optimizer(part: Any, recipe: Figures) -> None:
     trainer.optimizer.step()
     trainer.learner.refresh()
     problems[1]()
-    need(problems[1].loss < problems[0].loss, f"{title(part)}: a step at lr {part.lr:g} does not lower the loss")
+    need(
+        float(problems[1].loss) < float(problems[0].loss),
+        f"{title(part)}: a step at lr {part.lr:g} does not lower the loss",
+    )
     check_trained(part, {**recipe, "optimizer": part})
 
 
