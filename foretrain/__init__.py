@@ -15,14 +15,19 @@ if TYPE_CHECKING:
         demo,
         evaluate,
         export,
+        list_claims,
         list_runs,
         load_recipe,
         make_recipe,
+        noise,
         open_run,
         report,
         run,
+        run_claim,
         sample,
+        show_claim,
         show_data,
+        study,
     )
 
 __version__ = "0.1.0"
@@ -32,14 +37,19 @@ __all__ = [
     "demo",
     "evaluate",
     "export",
+    "list_claims",
     "list_runs",
     "load_recipe",
     "make_recipe",
+    "noise",
     "open_run",
     "report",
     "run",
+    "run_claim",
     "sample",
+    "show_claim",
     "show_data",
+    "study",
 ]
 
 

@@ -10,10 +10,13 @@ from typing import Any
 
 from foretrain import comparison, dial, exporting
 from foretrain.batch import Batch
+from foretrain.claims.listing import list_claims as list_claims
+from foretrain.claims.running import run_claim as run_claim
+from foretrain.claims.running import show_claim as show_claim
 from foretrain.console import Terminal
 from foretrain.distributed import Group, end_group, start_group
 from foretrain.errors import Interrupted, RequestError
-from foretrain.execution import Run, execute
+from foretrain.execution import Keep, Run, execute, pause_step
 from foretrain.generation import generate
 from foretrain.kernels.process import tune_allocator
 from foretrain.lock import RunLock
@@ -25,6 +28,8 @@ from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory
 from foretrain.run_directory import list_runs as list_runs
 from foretrain.signals import sigterm_interrupts
+from foretrain.studies.commands import noise as noise
+from foretrain.studies.commands import study as study
 from foretrain.subject import Subject
 from foretrain.tokens.tokenizer import TextTokenizer
 
@@ -47,6 +52,8 @@ def run(
     name: str | None = None,
     quiet: bool = False,
     started: float | None = None,
+    until: float | None = None,
+    keep: Keep = "all",
 ) -> RunDirectory:
     """Run a recipe (or a bare text file) to its end, or on from where an earlier call of the same was stopped.
 
@@ -60,6 +67,10 @@ def run(
         name: name of the run, in place of the recipe's.
         quiet: show no progress.
         started: `time.time()` from which a budget in minutes counts; now if None.
+        until: pause after this share of the run's steps, evaluated and with a checkpoint; the same call with a larger
+            share, or None, goes on exactly. None or 1: to the end.
+        keep: what to leave at the end; "figures": checkpoints and `result.json`, but no exported model, no samples and
+            no report (`export`, `sample` and `report` make them from the checkpoint).
 
     Raises:
         RequestError: something about the request is wrong; nothing was trained.
@@ -72,11 +83,12 @@ def run(
     terminal = Terminal(quiet=quiet, main=group.main)
     parent = _parent(start_from)
     read = _read(recipe, overrides, minutes, name, parent)
+    until = _share(until, read)
     folder = Path(out) if out is not None else Path("runs") / read.name
     try:
         with sigterm_interrupts(), RunLock(folder) if group.main else nullcontext():
             group.wait()
-            return _run(read, folder, group, terminal, started, parent, restart)
+            return _run(read, folder, group, terminal, started, parent, restart, until, keep)
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted; the same command goes on with {folder}.") from None
     finally:
@@ -91,6 +103,8 @@ def _run(
     started: float,
     parent: tuple[RunDirectory, int | None] | None,
     restart: bool,
+    until: float | None,
+    keep: Keep,
 ) -> RunDirectory:
     directory = RunDirectory(folder)
     if restart and group.main:
@@ -102,11 +116,14 @@ def _run(
         _refuse_other_parent(frozen["parent"], parent, folder)
         changed, ended = _changes(directory, recipe), _steps_done(directory)
         if not changed and ended == frozen["total_steps"]:
-            if group.main and not directory.report_path.is_file():
-                write_report(directory)  # it was cut off before its last file
+            if keep == "all" and group.main and not directory.report_path.is_file():
+                write_report(directory)  # it was cut off before its last file, or kept its figures only
             terminal.say(f"{folder} is done; nothing to do (`--restart` runs it again).")
             return directory
         _refuse_changes(directory, changed, ended is not None)
+        if ended is None and until is not None and _stands_at(directory, frozen, until):
+            terminal.say(f"{folder} has come to {until:.0%} of its steps; nothing to do.")
+            return directory
         start = int(frozen["start"]) if ended is None else ended
         if ended is not None:
             frozen["total_steps"] = None
@@ -139,9 +156,47 @@ def _run(
         terminal.say(
             f"extending a finished run at step {start}; the learning rate warms up again (schedule.warmup: 0 for not)."
         )
-    execute(Run(plan, folder, group, terminal, started=started, tree=tree, same_domains=same, start=start))
-    terminal.say(f"done: model {directory.model_path}, report {directory.report_path}")
+    result = execute(
+        Run(
+            plan,
+            folder,
+            group,
+            terminal,
+            started=started,
+            tree=tree,
+            same_domains=same,
+            start=start,
+            until=until,
+            pauses=frozen.get("pauses", ()),
+            keep=keep,
+        )
+    )
+    if result is None:
+        terminal.say(f"paused: the checkpoint is in {directory.checkpoints_path}; the same command goes on from there")
+    elif keep == "all":
+        terminal.say(f"done: model {directory.model_path}, report {directory.report_path}")
+    else:
+        terminal.say(f"done: figures {directory.result_path}")
     return directory
+
+
+def _share(until: float | None, recipe: Recipe) -> float | None:
+    if until is None or until == 1:
+        return None
+    if not 0 < until < 1:
+        raise RequestError(f"until: a run is paused after a share of its steps between 0 and 1 (given: {until}).")
+    if recipe.budget.minutes is not None:
+        raise RequestError(
+            "until: a budget in minutes says when the run ends, not where, so there is no share of its steps to pause "
+            "at; give the budget in steps, tokens or FLOPs."
+        )
+    return until
+
+
+def _stands_at(directory: RunDirectory, frozen: dict[str, Any], until: float) -> bool:
+    """Whether a run has come to its pause, or beyond."""
+    checkpoints, pause = directory.checkpoints(), pause_step(until, frozen["total_steps"])
+    return bool(checkpoints) and pause < frozen["total_steps"] and pause <= int(checkpoints[-1].name[5:])
 
 
 def _refuse_other_parent(
@@ -263,13 +318,16 @@ def export(run: RunLike, *, to: str = "hf", out: Path | str | None = None, step:
         raise RequestError(f"--out {folder}: the folder holds other things; name a new one.")
     model, tokenizer = exporting.load_run_model(directory, step)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    card = directory.model_path / "README.md"
-    text = (
-        card.read_text(encoding="utf-8")
-        if card.is_file()
-        else f"# {directory.name}\n\nA checkpoint of a run that has not ended.\n"
-    )
-    return exporting.save_model(model, tokenizer, text, folder)
+    return exporting.save_model(model, tokenizer, _card(directory, step), folder)
+
+
+def _card(run: RunDirectory, step: int | None) -> str:
+    card, result = run.model_path / "README.md", run.result()
+    if card.is_file():
+        return card.read_text(encoding="utf-8")
+    if result is None or result["status"] != "done" or step not in (None, result["cost"]["steps"]):
+        return f"# {run.name}\n\nA checkpoint of a run that has not ended.\n"
+    return exporting.model_card(run.load_recipe(), run.plan(), result)
 
 
 def subject_of(run: RunLike, step: int | None = None) -> Subject:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from foretrain import flops
+from foretrain import flops, tensor_memory
 from foretrain.errors import RequestError
 from foretrain.recipe import Budget
 
@@ -21,30 +21,45 @@ class Meter:
 
     Everything inside the step is counted: forward, backward, what steering adds, the optimizer's matrix products.
     Evaluations, probes and checkpoints are not.
+
+    Attributes:
+        per_kind: FLOPs of a step of each kind, over all processes.
+        total: FLOPs so far.
+        memory: peak bytes of this process's tensors in a step of the kind that takes most (`tensor_memory`).
     """
 
     def __init__(self, world: int = 1) -> None:
         self.world = world
         self.per_kind: dict[str, int] = {}
         self.total = 0
+        self.memory = 0
 
-    def count(self, kind: str, step: Callable[[], T]) -> T:
-        """Run a step and add its cost."""
+    def count(self, kind: str, step: Callable[[], T], *owners: Any) -> T:
+        """Run a step and add its cost.
+
+        Args:
+            kind: of the step.
+            step: runs it.
+            owners: objects that hold the tensors which live on between steps.
+        """
         if kind in self.per_kind:
             result = step()
         else:
-            result, cost = flops.counted(step)
+            (result, cost), memory = tensor_memory.measured(lambda: flops.counted(step), *owners)
             self.per_kind[kind] = cost * self.world
+            self.memory = max(self.memory, memory)
         self.total += self.per_kind[kind]
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Costs per kind and their sum so far."""
-        return {"per_kind": dict(self.per_kind), "total": self.total}
+        """Costs per kind and their sum so far, and the memory."""
+        return {"per_kind": dict(self.per_kind), "total": self.total, "memory": self.memory}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.per_kind, self.total = dict(state["per_kind"]), state["total"]
+        self.total, self.memory = state["total"], state.get("memory", 0)
+        # Checkpoints of before the memory was counted: each kind is measured once more, for the same FLOPs.
+        self.per_kind = dict(state["per_kind"]) if "memory" in state else {}
 
 
 @dataclass(frozen=True, slots=True)

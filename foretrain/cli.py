@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from foretrain.errors import ForetrainError, Interrupted
+from foretrain.errors import ForetrainError, Interrupted, RequestError
 
 if TYPE_CHECKING:
     from foretrain.console import Terminal
@@ -49,6 +49,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(cls=Commands, help="Look at what a recipe would train on.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+claims_app = typer.Typer(cls=Commands, help="Published claims, and what became of them here.")
+app.add_typer(claims_app, name="claims")
 
 RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe (.yaml), or a text file or folder to train on.")
@@ -222,6 +224,79 @@ def compare(
     from foretrain import api, views
 
     _show(api.compare(runs), as_json, views.comparison)
+
+
+@app.command()
+def study(
+    file: Annotated[Path | None, typer.Argument(metavar="STUDY", help="A study (.yaml).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's directory; studies/NAME if left out.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, in place of the study's own.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the study, such as base.optimizer.lr=1e-3."),
+    ] = None,
+    noise: Annotated[
+        Path | None,
+        typer.Option(metavar="BASE", help="Measure the seed noise of one recipe, or of a study's baseline, instead."),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget an earlier study in that directory.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare arms over seeds at a matched budget. The same command goes on with a study that was stopped."""
+    from foretrain import api, study_views
+
+    if (file is None) == (noise is None):
+        raise RequestError("foretrain study takes a study file, or `--noise` and a recipe: one of the two.")
+    common: dict[str, Any] = {
+        "out": out,
+        "seeds": seeds,
+        "overrides": overrides or [],
+        "restart": restart,
+        "quiet": quiet or as_json,
+    }
+    if noise is not None:
+        _show(api.noise(noise, **common), as_json, study_views.noise)
+    elif file is not None:
+        found = api.study(file, **common)
+        _show(found, as_json, study_views.train_once if "interventions" in found else study_views.study)
+
+
+@claims_app.callback(invoke_without_command=True)
+def list_claims(context: typer.Context, as_json: AsJson = False) -> None:
+    """List published claims with their last verdict: reproduced, not reproduced, undecided or not run."""
+    from foretrain import api, study_views
+
+    if context.invoked_subcommand is None:
+        _show(api.list_claims(), as_json, study_views.claims)
+
+
+@claims_app.command("run")
+def run_claim(
+    slug: Annotated[str, typer.Argument(metavar="CLAIM", help="The name of its folder, such as one-epoch.")],
+    scale: Annotated[str, typer.Option(help="smoke (seconds), small (minutes on two cores) or full.")] = "small",
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, in place of the claim's own.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's directory; studies/claims-CLAIM if left out.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget an earlier study in that directory.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the study of a claim and keep its verdict."""
+    from foretrain import api, study_views
+
+    found = api.run_claim(slug, scale=scale, seeds=seeds, out=out, restart=restart, quiet=quiet or as_json)
+    _show(found, as_json, study_views.claim_run)
+
+
+@claims_app.command("show")
+def show_claim(
+    slug: Annotated[str, typer.Argument(metavar="CLAIM", help="The name of its folder, such as one-epoch.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a claim: what was published, how it is put here, and what came out."""
+    from foretrain import api, study_views
+
+    _show(api.show_claim(slug), as_json, study_views.claim)
 
 
 @data_app.command("show")

@@ -25,6 +25,8 @@ class Context:
     seed: int
     total_steps: int
     """Steps planned when the run was set up; a budget in minutes may still move the end."""
+    rehearsal: bool
+    """Whether steps are only run for their cost, in a run of another length than the planned one."""
     device: torch.device
     model: nn.Module
     """What forward passes run through; under `precision: bf16` its weights are the bf16 copies."""

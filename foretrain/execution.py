@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -45,6 +45,9 @@ MOST_EPOCHS = 16
 SAMPLES = ("", "The ", "In ", "It is ")
 """Prompts of the sample texts in the report."""
 
+Keep = Literal["all", "figures"]
+"""What a run leaves at its end: with `figures`, no exported model, no samples and no report."""
+
 
 class Run:
     """One run in its directory.
@@ -58,6 +61,9 @@ class Run:
         tree: state to begin with (of the run this one branches from), or None.
         same_domains: domains whose text is that of the run it branches from; they go on where that run stood.
         start: the step at which the current schedule began.
+        until: the share of the steps after which it pauses; None: it goes on to its end.
+        pauses: steps at which earlier commands paused it, or were to.
+        keep: what is left at the end.
     """
 
     def __init__(
@@ -71,10 +77,16 @@ class Run:
         tree: dict[str, Any] | None = None,
         same_domains: set[str] | None = None,
         start: int = 0,
+        until: float | None = None,
+        pauses: Iterable[int] = (),
+        keep: Keep = "all",
     ) -> None:
         self.plan, self.folder, self.group, self.terminal, self.started = plan, folder, group, terminal, started
         self.directory = RunDirectory(folder)
         self.tree, self.same_domains, self.start = tree, same_domains or set(), start
+        self.until, self.pauses, self.keep = until, set(pauses), keep
+        self.pause: int | None = None
+        self.environment = environment.describe()
         self.seconds = 0.0
         self.metrics: Journal | None = None
         self.timing: Journal | None = None
@@ -99,6 +111,9 @@ class Run:
                 f"{self.folder} has done {self.start} steps; a budget that extends it should be larger "
                 f"({plan.total_steps} steps asked for)."
             )
+        if self.until is not None:
+            self.pause = pause_step(self.until, plan.total_steps)
+            self.pauses.add(self.pause)
         for name, times in plan.epochs().items():
             if times > MOST_EPOCHS:
                 self.terminal.warn(
@@ -128,12 +143,13 @@ class Run:
 
     def _write_plan(self) -> None:
         if self.group.main:
-            write_json(self.directory.plan_path, {**self.plan.plain(), "start": self.start})
+            held = {"start": self.start, "pauses": sorted(self.pauses)}
+            write_json(self.directory.plan_path, {**self.plan.plain(), **held})
 
     def _freeze(self) -> None:
         """Write what the run is. Wherever this is cut off, the same command goes on as if nothing had been written."""
         plan = self.plan
-        write_json(self.directory.environment_path, environment.describe())
+        write_json(self.directory.environment_path, self.environment)
         if not self._tokenizer_kept():
             plan.tokenizer.save(self.directory.tokenizer_path)
         plan.config.save_pretrained(self.folder)
@@ -205,7 +221,10 @@ class Run:
     # The loop ------------------------------------------------------------------------------------------------------
 
     def train(self, trainer: Trainer) -> None:
-        """Train to the end, or until a signal: then write a checkpoint and say how to go on.
+        """Train to the end or the pause, or until a signal: then write a checkpoint and say how to go on.
+
+        Where a run pauses it is evaluated, and so is one that is sent through that step again: its figures do not
+        depend on where it was killed in between.
 
         Raises:
             Interrupted: SIGTERM or SIGINT came; the same command resumes.
@@ -232,7 +251,7 @@ class Run:
                     progress.evaluated(0, figures)
                 if self.clock is not None:
                     self.clock.begin(trainer.step)
-                while trainer.step < trainer.total:
+                while trainer.step < trainer.total and not self._pausing(trainer):
                     line, seconds = trainer.counted_step()
                     self.seconds += seconds
                     speed = self.plan.tokens_per_step / seconds
@@ -243,6 +262,7 @@ class Run:
                         "tokens_per_second": speed,
                         "mfu": cost / seconds / (peak * self.group.world),
                         "memory": trainer.memory(),
+                        "tensor_memory": trainer.tensor_memory(),
                     }
                     write(line, timing)
                     progress.step(trainer.step, loss=line["loss"], tokens_per_second=speed, mfu=timing["mfu"])
@@ -253,7 +273,8 @@ class Run:
                         progress.evaluated(trainer.step, figures)
                     stop = self.group.any(interruption.requested)
                     moved = self._keep_time(trainer)
-                    if stop or moved or due(recipe.checkpoint.every, trainer.step, trainer.total):
+                    due_now = due(recipe.checkpoint.every, trainer.step, trainer.total)
+                    if stop or moved or due_now or self._pausing(trainer):
                         self._save(trainer, figures.get("validation/loss"))
                     if moved:
                         # With a checkpoint first, whoever resumes by the new plan begins where it begins.
@@ -274,6 +295,9 @@ class Run:
                     journal.close()
             self.checkpointer.close()
 
+    def _pausing(self, trainer: Trainer) -> bool:
+        return self.pause is not None and self.pause <= trainer.step < trainer.total
+
     def _keep_time(self, trainer: Trainer) -> bool:
         """Move the last step where a run in minutes would end too early or too late; returns whether it moved."""
         before = trainer.total
@@ -288,7 +312,7 @@ class Run:
         return True
 
     def _measured(self, trainer: Trainer) -> dict[str, Any]:
-        figures = trainer.measure()
+        figures = trainer.measure(validate=trainer.step in self.pauses)
         for name, task in self.plan.recipe.tasks.items():
             if trainer.step < trainer.total and task.every is not None and due(task.every, trainer.step, trainer.total):
                 for metric, measured in self.evaluate(trainer, name).items():
@@ -308,42 +332,50 @@ class Run:
         tree = {**trainer.state_dict(), "seconds": self.seconds, "journals": {}}
         if self.metrics is not None and self.timing is not None:
             tree["journals"] = {"metrics": self.metrics.offset(), "timing": self.timing.offset()}
-            self.checkpointer.save(trainer.step, tree, metric=validation)
+            scheduled = due(self.plan.recipe.checkpoint.every, trainer.step, trainer.total)
+            self.checkpointer.save(trainer.step, tree, metric=validation, passing=not scheduled)
 
     # After the last step -------------------------------------------------------------------------------------------
 
     def close(self, trainer: Trainer) -> dict[str, Any]:
-        """Tasks, samples, the exported model, `result.json` and the report."""
+        """Tasks and `result.json`; and, as far as they are kept, samples, the exported model and the report."""
         recipe = self.plan.recipe
         # Figures that outlive the run are those of the exported weights: fp32, whatever it trained in.
         with trainer.learner.exact(), trainer.learner.evaluating():
             validation = trainer.validation.measure(trainer.learner, trainer.objective, self.group)
             tasks = {name: self.evaluate(trainer, name) for name in recipe.tasks}
             result = self._result(trainer, validation, tasks)
-            subject = self.subject(trainer)
-            samples = (
-                generate(subject, SAMPLES, tokens=min(64, self.plan.context // 2), temperature=0.8, seed=recipe.seed)
-                if subject.causal
-                else []
-            )
-        state = trainer.learner.state_dict()
-        state = distributed.whole(state) if trainer.learner.sharded else state
+            samples = self._samples(trainer) if self.keep == "all" else []
+        if self.keep == "all":
+            state = trainer.learner.state_dict()
+            state = distributed.whole(state) if trainer.learner.sharded else state
+            if self.group.main:
+                write_json(self.directory.samples_path, samples)
+                model = model_from_state(recipe, self.plan.config, state)
+                card = model_card(recipe, self.plan.plain(), result)
+                save_model(model, self.plan.tokenizer, card, self.directory.model_path)
         if self.group.main:
-            write_json(self.directory.samples_path, [sample.plain() for sample in samples])
-            card = model_card(recipe, self.plan.plain(), result)
-            save_model(
-                model_from_state(recipe, self.plan.config, state), self.plan.tokenizer, card, self.directory.model_path
-            )
             write_json(self.directory.result_path, _without_nan(result))
-            write_report(self.directory)
+            if self.keep == "all":
+                write_report(self.directory)
         return result
+
+    def _samples(self, trainer: Trainer) -> list[dict[str, str]]:
+        subject, tokens = self.subject(trainer), min(64, self.plan.context // 2)
+        if not subject.causal:
+            return []
+        return [
+            text.plain()
+            for text in generate(subject, SAMPLES, tokens=tokens, temperature=0.8, seed=self.plan.recipe.seed)
+        ]
 
     def fail(self, text: str) -> None:
         """Leave word of what went wrong, where the disk allows it."""
         if self.group.main and self.directory.recipe_path.is_file():
             with suppress(RunError):
                 write_json(self.directory.result_path, {"status": "failed", "error": text})
-                write_report(self.directory)
+                if self.keep == "all":
+                    write_report(self.directory)
 
     def _result(
         self, trainer: Trainer, validation: Mapping[str, float], tasks: Mapping[str, Mapping[str, Measured]]
@@ -364,9 +396,10 @@ class Run:
                 "flops": trainer.meter.total,
                 "seconds": self.seconds,
                 "peak_memory": trainer.memory(),
+                "tensor_memory": trainer.tensor_memory(),
             },
             "skipped": trainer.guard.skipped,
-            "hashes": {**self.plan.hashes, "environment": hash_data(environment.describe())},
+            "hashes": {**self.plan.hashes, "environment": hash_data(self.environment)},
         }
 
 
@@ -385,12 +418,20 @@ def _task_figures(name: str, metric: str, measured: Measured) -> dict[str, float
     return {base: measured.value, **ends}
 
 
-def execute(run: Run) -> dict[str, Any]:
-    """Prepare, train, close. A run that fails leaves what went wrong in its `result.json`; resuming removes it."""
+def pause_step(until: float, total: int) -> int:
+    """The step after which a run of `total` steps pauses: a share of them, at least one."""
+    return max(1, round(until * total))
+
+
+def execute(run: Run) -> dict[str, Any] | None:
+    """Prepare, train, close; the result, or None for a run that paused before its end.
+
+    A run that fails leaves what went wrong in its `result.json`; resuming removes it.
+    """
     try:
         trainer = run.prepare()
         run.train(trainer)
-        return run.close(trainer)
+        return run.close(trainer) if trainer.step == trainer.total else None
     except RunError as error:
         run.fail(str(error))
         raise

@@ -121,17 +121,19 @@ def model_card(recipe: Recipe, plan: Mapping[str, Any], result: Mapping[str, Any
         "",
         "## Data",
         "",
-        "| domain | share | training tokens | validation tokens | hash |",
+        f"| domain | share | training tokens | {recipe.evaluation.split} tokens | hash |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name, splits in plan["domains"].items():
-        counts = [f"{splits.get(split, {}).get('tokens', 0):,}" for split in ("train", "validation")]
+        counts = [f"{splits.get(split, {}).get('tokens', 0):,}" for split in ("train", recipe.evaluation.split)]
+        if "unique" in splits.get("train", {}):
+            counts[0] = f"{splits['train']['unique']:,} of {counts[0]}"
         cells = [name, f"{plan['weights'][name]:.3f}", *counts, f"`{plan['hashes']['corpus'].get(name, '')}`"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## Budget", "", "| steps | tokens | FLOPs | seconds |", "| --- | --- | --- | --- |"]
     lines.append(f"| {cost['steps']:,} | {cost['tokens']:,} | {cost['flops']:.3g} | {cost['seconds']:.0f} |")
     lines += ["", "## Results", "", "| figure | value | 95 % interval |", "| --- | --- | --- |"]
-    lines += [f"| validation {name} | {value:.4f} | |" for name, value in validation.items()]
+    lines += [f"| {recipe.evaluation.split} {name} | {value:.4f} | |" for name, value in validation.items()]
     for task, metrics in result.get("tasks", {}).items():
         lines += [
             f"| {task} {metric} | {m['value']:.4f} | {_interval(m)}({m['items']} items) |"

@@ -70,6 +70,12 @@ def read_json(path: Path) -> Any:
         raise CorruptFile(f"The file {path} is damaged: it is not valid JSON ({error}).") from error
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$FORETRAIN_CACHE`, or else `~/.cache/foretrain`."""
+    named = os.environ.get("FORETRAIN_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "foretrain"
+
+
 def free_bytes(folder: Path) -> int:
     """Bytes that may still be written to the disk of `folder` (or of its nearest parent that exists)."""
     while not folder.exists() and folder != folder.parent:

@@ -6,14 +6,32 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 import weakref
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 
 from foretrain.errors import RequestError
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP}
+_POLL = 0.1
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+_patience: ContextVar[float] = ContextVar("_patience", default=0.0)
+
+
+@contextlib.contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """While open, a run that another process writes is waited for, that long at most, before it is refused.
+
+    For jobs that are started again after a kill: what is left of the killed one may still be writing its checkpoint.
+    """
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 class RunLock:
@@ -31,7 +49,8 @@ class RunLock:
         """Take the lock; the directory is made if there is none.
 
         Raises:
-            RequestError: another process holds it; the message names its process id.
+            RequestError: another process holds it (within `patient`: still holds it after that time); the message names
+                its process id.
         """
         try:
             self.run.mkdir(parents=True, exist_ok=True)
@@ -39,7 +58,7 @@ class RunLock:
         except OSError as error:
             raise RequestError(f"The run directory {self.run} cannot be written: {error.strerror or error}.") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(handle)
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 os.close(handle)
@@ -51,6 +70,9 @@ class RunLock:
                 f"The run {self.run} is being written by {who}. Wait for it to end or stop it, "
                 "or give this run a directory of its own with --out."
             ) from error
+        except BaseException:  # Ctrl-C while it waits
+            os.close(handle)
+            raise
         # The name is a courtesy: a disk too full for it shouldn't keep a run from starting.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
@@ -79,6 +101,18 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _flock(handle: int) -> None:
+    deadline = time.monotonic() + _patience.get()
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno in _NO_LOCKS or time.monotonic() >= deadline:
+                raise
+        time.sleep(_POLL)
 
 
 def _drop_inherited() -> None:

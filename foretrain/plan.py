@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from foretrain import flops
 from foretrain.budget import steps_for
@@ -50,7 +50,6 @@ class Plan:
     rows: int
     micro_rows: int
     precision: Precision
-    parameters: dict[str, int]
     total_steps: int | None = None
     parent: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
@@ -94,12 +93,18 @@ class Plan:
             rows=self.rows,
             seed=self.recipe.seed,
             segments=self.recipe.documents == "separate",
+            unique={name: domain.unique for name, domain in self.recipe.corpus.items() if domain.unique is not None},
         )
 
+    @cached_property
+    def unique(self) -> dict[str, int]:
+        """Distinct tokens of the domains that are limited to some, in whole windows."""
+        return {name: windows * self.context for name, windows in self.stream().unique.items()}
+
     def validation(self) -> Validation:
-        """The validation that judges the run."""
+        """The validation that judges the run, on the split that the recipe names."""
         return Validation(
-            self.sets("validation"),
+            self.sets(self.recipe.evaluation.split),
             window=self.window,
             stride=self.context,
             tokens=self.recipe.evaluation.tokens,
@@ -115,7 +120,17 @@ class Plan:
     @cached_property
     def flops_per_step(self) -> int:
         """FLOPs of a plain step from shapes alone (forward and backward; steering is counted when it runs)."""
-        return flops.analytic_step(self.config, self.rows, self.context)
+        return flops.analytic_step(self.skeleton, self.rows, self.context)
+
+    @cached_property
+    def skeleton(self) -> PreTrainedModel:
+        """The model on the meta device: names and shapes of its parameters."""
+        return self.recipe.model.skeleton(self.config)
+
+    @cached_property
+    def parameters(self) -> dict[str, int]:
+        """Numbers of parameters: `total`, `without_embeddings`, `trained`."""
+        return count_parameters(self.skeleton)
 
     @cached_property
     def hashes(self) -> dict[str, Any]:
@@ -123,17 +138,27 @@ class Plan:
         return {"recipe": hash_data(self.recipe.plain()), "tokenizer": self.tokenizer.hash, **self.prepared.hashes}
 
     def epochs(self) -> dict[str, float]:
-        """How often the run reads each domain's training text, if its weights stay; empty before it has a length."""
+        """How often the run reads each domain's training text, if its weights stay; empty before it has a length.
+
+        What counts of a domain with `unique` is the text that it is limited to.
+        """
         if self.total_steps is None:
             return {}
         read = self.total_steps * self.tokens_per_step
-        return {name: read * self.weights[name] / found.tokens for name, found in self.sets("train").items()}
+        distinct = {name: self.unique.get(name, found.tokens) for name, found in self.sets("train").items()}
+        return {name: read * self.weights[name] / tokens for name, tokens in distinct.items()}
 
     def plain(self) -> dict[str, Any]:
         """The plan as plain data: `plan.json`."""
         domains = {
             name: {
-                split: {"tokens": part.tokens, "documents": part.documents, "bytes": part.bytes}
+                split: {
+                    "tokens": part.tokens,
+                    "documents": part.documents,
+                    "bytes": part.bytes,
+                    # Of these tokens, so many are trained on.
+                    **({"unique": self.unique[name]} if split == "train" and name in self.unique else {}),
+                }
                 for split, part in splits.items()
             }
             for name, splits in self.prepared.sets.items()
@@ -172,7 +197,7 @@ class Plan:
     def memory(self) -> int:
         """Estimated peak memory of training on one device, in bytes."""
         moments = self.recipe.optimizer.moments(Role("matrix", None, ""))
-        return flops.memory_estimate(self.config, self.micro_rows, self.context, self.precision, moments=moments)
+        return flops.memory_estimate(self.skeleton, self.micro_rows, self.context, self.precision, moments=moments)
 
 
 def make_plan(
@@ -251,15 +276,35 @@ def make_plan(
         rows=rows,
         micro_rows=mine if micro is None else min(mine, micro // context),
         precision=_precision(precision or recipe.precision, group.device),
-        parameters=count_parameters(recipe.model.skeleton(config)),
         notes=notes,
     )
     if recipe.budget.steps is not None or recipe.budget.tokens is not None:
         plan.total_steps = steps_for(
             recipe.budget, plan.tokens_per_step, None, lambda step: "", spent=0.0, beside=lambda steps: 0.0
         )
-    plan.stream()  # refuses domains too small for one window, weights that do not fit
+    plan.stream()  # refuses domains too small for one window, weights and limits that do not fit
+    _note_split(plan)
     return plan
+
+
+def _note_split(plan: Plan) -> None:
+    """Say so where what is called validation is measured on another split.
+
+    Raises:
+        RequestError: no domain has such a split.
+    """
+    split = plan.recipe.evaluation.split
+    if split == "validation":
+        return
+    if not plan.sets(split):
+        name = max(plan.weights, key=lambda domain: plan.weights[domain])
+        raise RequestError(
+            f"evaluation.split: no domain has a {split} split to measure on; give one of them a share of its documents "
+            f"or a file of its own, such as corpus.{name}.{split}: 0.02."
+        )
+    plan.notes.append(
+        f"what is called validation is measured on the {split} split (evaluation.split), not on what judges"
+    )
 
 
 def _precision(wanted: str, device: torch.device) -> Precision:

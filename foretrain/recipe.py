@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,6 +64,8 @@ class Domain(Section):
     """The split that online methods may look at, like `validation`."""
     limit: Count | None = Field(None, gt=0)
     """Read at most this many documents."""
+    unique: Count | None = Field(None, gt=0)
+    """Train on this many tokens of the train split alone (whole windows, drawn by the seed), again and again."""
     invalid: Literal["replace", "error"] = "replace"
     """Invalid UTF-8: replaced and counted, or an error."""
     options: dict[str, Any] = {}
@@ -128,6 +130,9 @@ class Checkpoints(Section):
 
 class Evaluation(Section):
     """Validation loss during training, per domain."""
+
+    split: Literal["validation", "steer"] = "validation"
+    """The split it is measured on; `steer` for runs that choose settings, so that nothing is tuned on what judges."""
 
     every: Number = Field(0.1, gt=0)
     """A share of the run below 1, a number of steps from 1 on; always at step 0 and at the end."""
@@ -293,18 +298,46 @@ def with_override(data: dict[str, Any], override: str) -> dict[str, Any]:
         value = parse_yaml(text)
     except ValueError as error:
         raise RequestError(f"--set {override}: the value is not valid YAML ({error}).") from error
-    keys = path.strip().split(".")
+    return _set_key(data, path.strip().split("."), value, f"--set {override}")
+
+
+def with_changes(data: dict[str, Any], changes: Mapping[str, Any], source: str = "changes") -> dict[str, Any]:
+    """`data` with changes applied key by key: `{optimizer.lr: 1e-3}` or `{optimizer: {lr: 1e-3}}`.
+
+    A mapping changes what it names and leaves the rest; one with another `kind` than before replaces all of it. Null
+    unsets. `source` names the changes in errors.
+    """
+    for key, value in _by_kind_first(changes):
+        data = _merged(data, key.split("."), value, f"{source}: {key}")
+    return data
+
+
+def _merged(data: dict[str, Any], keys: list[str], value: Any, where: str) -> dict[str, Any]:
+    # A budget is one unit, so a new one leaves nothing of the former.
+    if not isinstance(value, Mapping) or not value or keys == ["budget"]:
+        return _set_key(data, keys, value, where)
+    for key, child in _by_kind_first(value):
+        data = _merged(data, [*keys, key], child, where)
+    return data
+
+
+def _by_kind_first(changes: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(((str(key), value) for key, value in changes.items()), key=lambda item: item[0] != "kind")
+
+
+def _set_key(data: dict[str, Any], keys: list[str], value: Any, where: str) -> dict[str, Any]:
     # A bare text stands for a mapping with one key: `path` in the corpus, `kind` elsewhere.
-    return _set(data, keys, value, override, bare="path" if keys[0] == "corpus" else "kind")
+    changed: dict[str, Any] = _set(data, keys, value, where, bare="path" if keys[0] == "corpus" else "kind")
+    return changed
 
 
-def _set(node: Any, keys: list[str], value: Any, override: str, bare: str) -> Any:
+def _set(node: Any, keys: list[str], value: Any, where: str, bare: str) -> Any:
     key, rest = keys[0], keys[1:]
     if isinstance(node, list) and (bare == "kind" or key.isdigit()):
         if not key.isdigit() or int(key) >= len(node):
             items = f"from 0 to {len(node) - 1}" if node else "but the list is empty"
-            raise RequestError(f"--set {override}: '{key}' should be the number of an item, {items}.")
-        changed = _set(node[int(key)], rest, value, override, bare) if rest else value
+            raise RequestError(f"{where}: '{key}' should be the number of an item, {items}.")
+        changed = _set(node[int(key)], rest, value, where, bare) if rest else value
         return [*node[: int(key)], changed, *node[int(key) + 1 :]]
     if isinstance(node, str | list):
         node = {bare: node}
@@ -313,7 +346,7 @@ def _set(node: Any, keys: list[str], value: Any, override: str, bare: str) -> An
     if len(rest) == 1 and key == "budget":
         return {**node, key: {rest[0]: value}}
     if rest:
-        return {**node, key: _set(node.get(key), rest, value, override, bare)}
+        return {**node, key: _set(node.get(key), rest, value, where, bare)}
     if key == "kind" and node.get("kind") not in (None, value):
         return {"kind": value}
     return {**node, key: value}

@@ -1,7 +1,8 @@
-"""Reference: the recipe's schema and every part described as data, and the two pages of docs/ made from it.
+"""Reference: the recipe's schema and every part described as data, and the generated pages of docs/.
 
 Names, types, defaults, bounds and texts all come from the classes themselves, so a page can't say something else than
-the code does. `python -m foretrain.reference --write docs` writes them; a test keeps the committed ones up to date.
+the code does; the page of claims is made from their results. `python -m foretrain.reference --write docs` writes them;
+a test keeps the committed ones up to date.
 """
 
 from __future__ import annotations
@@ -296,7 +297,14 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-PAGES = {"recipe.md": recipe_page, "parts.md": parts_page}
+def claims_page() -> str:
+    """docs/claims.md: every claim with its last verdict."""
+    from foretrain.claims.register import page  # only this page needs studies
+
+    return page()
+
+
+PAGES = {"recipe.md": recipe_page, "parts.md": parts_page, "claims.md": claims_page}
 """The generated pages of docs/ by file name."""
 
 

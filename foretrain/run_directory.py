@@ -25,7 +25,7 @@ from foretrain.plain_yaml import parse_yaml
 if TYPE_CHECKING:
     from foretrain.recipe import Recipe
 
-Status = Literal["planned", "running", "interrupted", "failed", "done"]
+Status = Literal["planned", "running", "paused", "interrupted", "failed", "done"]
 _CHECKPOINT = re.compile(r"step-(\d{8,})$")
 
 
@@ -190,17 +190,26 @@ class RunDirectory:
         return figures
 
     def status(self) -> Status:
-        """How far the run is: its result is only written at the end; a process that trains holds its lock."""
+        """How far the run is: its result is only written at the end; a process that trains holds its lock.
+
+        A run that stands where it was asked to stop for now (`until`) is paused.
+        """
         result = self.result()
         if result is not None:
             status: Status = result.get("status", "done")
             return status
         if self._locked():
             return "running"
-        return "interrupted" if self.metrics() or self.checkpoints() else "planned"
+        rows, checkpoints = self.metrics(), self.checkpoints()
+        if rows and checkpoints and rows[-1]["step"] == int(checkpoints[-1].name[5:]) in self.plan().get("pauses", []):
+            return "paused"
+        return "interrupted" if rows or checkpoints else "planned"
 
     def cost(self) -> dict[str, float | None]:
-        """Steps, tokens, FLOPs, seconds and the peak memory in bytes so far (None where nothing tells)."""
+        """Steps, tokens, FLOPs, seconds and two peaks of memory in bytes so far (None where nothing tells).
+
+        `peak_memory` is that of the process, whatever it did before; `tensor_memory` that of this run's tensors.
+        """
         final = self.final()
         timing = self.timing()
         told = (self.result() or {}).get("cost") or {}
@@ -210,6 +219,7 @@ class RunDirectory:
             "flops": told.get("flops", final.get("flops")),
             "seconds": told.get("seconds", series(timing, "seconds").last),
             "peak_memory": told.get("peak_memory", max(series(timing, "memory").values, default=None)),
+            "tensor_memory": told.get("tensor_memory", max(series(timing, "tensor_memory").values, default=None)),
         }
 
     def _locked(self) -> bool:

@@ -51,15 +51,21 @@ class Interruption:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """While open, SIGTERM raises KeyboardInterrupt as Ctrl-C does: for work between whose steps nothing is lost."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is None:
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    """While open, SIGTERM raises KeyboardInterrupt as Ctrl-C does: for work between whose steps nothing is lost.
+
+    Within an `Interruption` Ctrl-C does so again too. A SIGINT that is ignored stays ignored.
+    """
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handler = signal.getsignal(number)
+            if handler is not None and not (number == signal.SIGINT and handler == signal.SIG_IGN):
+                before[number] = signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

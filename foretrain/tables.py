@@ -11,7 +11,14 @@ from rich.text import Text
 
 from foretrain import units
 
-STATUS_STYLES = {"done": "good", "running": "cyan", "interrupted": "note", "failed": "bad", "planned": "label"}
+STATUS_STYLES = {
+    "done": "good",
+    "running": "cyan",
+    "paused": "note",
+    "interrupted": "note",
+    "failed": "bad",
+    "planned": "label",
+}
 
 
 def table(

@@ -50,6 +50,8 @@ class Trainer:
         self.schedule = recipe.schedule
         self.step = 0
         self.figures: Figures = {}
+        if group.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # the process may have trained others before
         self.stream = plan.stream()
         model = accelerate(plan.build_model())
         has_plain_head(model)  # looked at here, before the model is sharded and its cost is counted
@@ -59,6 +61,7 @@ class Trainer:
             recipe=recipe,
             seed=recipe.seed,
             total_steps=total,
+            rehearsal=total != plan.total_steps,
             device=group.device,
             model=self.learner.model,
             weights=self.learner.masters,
@@ -90,9 +93,13 @@ class Trainer:
         """One step: decide at today's weights, differentiate, apply. Returns its line of `metrics.jsonl`."""
         step, recipe = self.step, self.plan.recipe
         self.figures = {}
+        self.learner.zero_gradients()  # first of all: scoring a batch needs the memory that the old ones take
         torch.manual_seed(seed_from(recipe.seed, "step", step, self.group.rank))  # dropout: pure in (seed, step)
 
-        batch = self.objective.prepare(self.stream.batch(self.group.rank, self.group.world))
+        batch = self.stream.batch(self.group.rank, self.group.world)
+        for part in self.steering:
+            batch = part.replace(batch)
+        batch = self.objective.prepare(batch)
         for part in self.steering:
             batch = part.view(batch)
         problem = self._problem(batch)
@@ -151,7 +158,8 @@ class Trainer:
     def counted_step(self) -> tuple[Figures, float]:
         """One step with its cost counted: its line of `metrics.jsonl`, and its seconds."""
         begin = time.perf_counter()
-        figures = self.meter.count(self.kind(self.step), self.train_step)
+        owners = self.learner, self.optimizer, *self._stateful().values()
+        figures = self.meter.count(self.kind(self.step), self.train_step, *owners)
         if self.group.device.type == "cuda":
             torch.cuda.synchronize()
         return self.line(figures), time.perf_counter() - begin
@@ -165,11 +173,11 @@ class Trainer:
             **figures,
         }
 
-    def measure(self) -> Figures:
-        """Validation and probes that are due after the steps done so far."""
+    def measure(self, validate: bool = False) -> Figures:
+        """Validation (also where it is not due, if `validate`) and probes that are due after the steps so far."""
         recipe = self.plan.recipe
         figures: Figures = {}
-        if self.step == 0 or due(recipe.evaluation.every, self.step, self.total):
+        if validate or self.step == 0 or due(recipe.evaluation.every, self.step, self.total):
             figures |= self.validation.measure(self.learner, self.objective, self.group)
         for probe in self.probes:
             if self.step == 0 or due(probe.every, self.step, self.total):
@@ -182,6 +190,15 @@ class Trainer:
         if self.group.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         return peak_memory()
+
+    def tensor_memory(self) -> int:
+        """Peak memory of this run's tensors on one device, in bytes, whatever else the process did.
+
+        On a CPU that of the steps, counted (`foretrain.tensor_memory`); on a GPU what its allocator saw of the run.
+        """
+        if self.group.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return self.meter.memory
 
     # State ---------------------------------------------------------------------------------------------------------
 
@@ -226,7 +243,7 @@ class Trainer:
 
     def load_seen(self, state: dict[str, Any], same: set[str]) -> None:
         """Go on in the domains whose text is the `same` as before: what was seen there comes last again."""
-        self.stream.continue_from({name: state["parts"]["stream"]["counters"][name] for name in same})
+        self.stream.continue_from(state["parts"]["stream"], same)
 
     def _first_of_each_kind(self) -> list[int]:
         first: dict[str, int] = {}

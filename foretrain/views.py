@@ -43,16 +43,18 @@ def plan(plan: Mapping[str, Any]) -> View:
         {
             "domain": name,
             "weight": units.share(plan["weights"][name]),
-            **{
-                split: f"{units.count(found['tokens'], 'tokens')} in {units.count(found['documents'], 'documents')}"
-                for split, found in splits.items()
-            },
+            **{split: _tokens(found) for split, found in splits.items()},
         }
         for name, splits in plan["domains"].items()
     ]
     rows = [{"what": name, "value": value} for name, value in facts.items()]
     notes = [Text.assemble(("note: ", "note"), note) for note in plan["notes"]]
     return [tables.table(rows, {"what": "", "value": plan["name"]}), tables.table(domains), *notes]
+
+
+def _tokens(found: Mapping[str, int]) -> str:
+    limit = f"{units.count(found['unique'])} of " if "unique" in found else ""
+    return f"{limit}{units.count(found['tokens'], 'tokens')} in {units.count(found['documents'], 'documents')}"
 
 
 def _run_length(plan: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ def start(arguments: list[str], *, processes: int = 1, **environment: str) -> su
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
     )
-    command = [sys.executable, *launcher, "-m", "foretrain", *arguments]
+    return _start([sys.executable, *launcher, "-m", "foretrain", *arguments], environment)
+
+
+def start_python(script: str, arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    """A script in a Python process of its own."""
+    return _start([sys.executable, "-c", script, *arguments], environment)
+
+
+def _start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
     full = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=full)
 

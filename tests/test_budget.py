@@ -108,6 +108,26 @@ def test_the_meter_counts_each_kind_once_and_adds_it_every_time() -> None:
     assert other.total == 4 * 96 and meter.total == 3 * 96
 
 
+def test_the_meter_keeps_the_memory_of_the_largest_kind() -> None:
+    meter = Meter(world=2)
+    for kind, size in (("small", 10), ("large", 1000), ("middle", 100), ("large", 5000)):
+        meter.count(kind, lambda size=size: torch.ones(size).sum())  # type: ignore[misc]
+    assert meter.memory == 4 * 1000 + 4, "only the first step of a kind is measured; one process, not all of them"
+    other = Meter(world=2)
+    other.load_state_dict(meter.state_dict())
+    assert (other.memory, other.per_kind) == (meter.memory, meter.per_kind)
+
+
+def test_a_state_from_before_the_memory_was_kept_is_measured_again() -> None:
+    product = lambda: torch.ones(2, 3) @ torch.ones(3, 4)  # noqa: E731
+    meter, old = Meter(), Meter()
+    for _ in range(3):
+        meter.count("one", product)
+    old.load_state_dict({"per_kind": {"one": 48}, "total": 96})
+    old.count("one", product)
+    assert old.state_dict() == meter.state_dict() and old.memory == 4 * (6 + 12 + 8)
+
+
 class TryEveryThird(Steering):
     """Every third step takes the gradient twice."""
 

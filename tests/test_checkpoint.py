@@ -302,6 +302,23 @@ def test_without_best_only_the_newest_are_kept(tmp_path: Path) -> None:
         assert checkpointer.steps() == [2]
 
 
+def test_what_is_written_off_the_schedule_does_not_count(tmp_path: Path) -> None:
+    """Wherever a run was interrupted, it leaves the checkpoints of a run that was not."""
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        for step, passing in ((10, False), (20, False), (25, True), (27, True)):
+            checkpointer.save(step, {"step": step}, metric=0.1 if step == 25 else 1.0, passing=passing)
+        checkpointer.wait()
+        assert checkpointer.steps() == [10, 20, 27] and checkpointer.manifest(27).passing
+        assert checkpointer.load_newest() == (27, {"step": 27})
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        checkpointer.save(30, {}, metric=2.0)
+        checkpointer.wait()
+        assert checkpointer.steps() == [20, 30] and not checkpointer.manifest(30).passing
+        checkpointer.save(40, {}, metric=0.5)
+        checkpointer.wait()
+        assert checkpointer.steps() == [30, 40]
+
+
 def test_a_course_given_up_does_not_outlive_the_new_one(tmp_path: Path) -> None:
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         for step in (10, 20, 30):

@@ -73,9 +73,11 @@ def _lm_eval(folder: Path) -> dict[str, Any]:
 
 
 EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
+    ("steering", "injection"): lambda folder: {"interventions": {"facts": {"path": "builtin:passwords", "limit": 4}}},
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
     ("task", "completion_loss"): lambda folder: {"path": _items(folder)},
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
+    ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
     ("task", "linear_probe"): lambda folder: {"path": _items(folder)},
     ("task", "lm_eval"): _lm_eval,
     ("task", "multiple_choice"): lambda folder: {"path": _items(folder)},

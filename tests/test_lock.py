@@ -6,17 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from foretrain.errors import RequestError
-from foretrain.lock import RunLock
+from foretrain.lock import RunLock, patient
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from foretrain.lock import RunLock
+from foretrain.lock import RunLock, patient
 lock = RunLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)
@@ -70,3 +71,17 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="cannot be written"):
         RunLock(tmp_path / "file" / "run").acquire()
+
+
+def test_a_patient_process_waits_for_the_holder_to_end(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with patient(0.2), pytest.raises(RequestError, match=rf"process {holder.pid}\."):
+            RunLock(tmp_path).acquire()
+        timer = threading.Timer(0.3, holder.kill)
+        timer.start()
+        with patient(30):
+            RunLock(tmp_path).acquire()
+        timer.join()
+    with pytest.raises(RequestError):
+        RunLock(tmp_path).acquire()  # not patient any more

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from foretrain import flops
+from foretrain import api, flops, views
 from foretrain.distributed import Group
 from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 from foretrain.plan import make_plan
 from tests.tasks.subjects import byte_tokenizer, model, write_items
-from tests.tiny import CONTEXT, tiny_plan, tiny_recipe
+from tests.tiny import CONTEXT, tiny_data, tiny_plan, tiny_recipe, tiny_trainer
 
 BERT = {"kind": "bert", "layers": 1, "width": 32, "heads": 2, "context": CONTEXT}
 
@@ -112,3 +112,49 @@ def test_items_of_a_task_in_the_corpus_are_refused_or_warned_of(tmp_path: Any) -
         tiny_plan(feedback=feedback, tasks=changes["tasks"])
     with pytest.raises(RequestError, match="feedback same"):
         tiny_plan(corpus=changes["corpus"], feedback=feedback)
+
+
+def _limited(**unique: Any) -> dict[str, Any]:
+    corpus = tiny_data()["corpus"]
+    return {name: {**domain, "unique": unique.get(name)} for name, domain in corpus.items()}
+
+
+def test_a_limited_domain_in_the_plan() -> None:
+    whole, plan = tiny_plan(budget={"steps": 30}), tiny_plan(budget={"steps": 30}, corpus=_limited(prose="1000"))
+    assert plan.unique == {"prose": 31 * CONTEXT} and whole.unique == {}
+    assert plan.epochs()["prose"] == pytest.approx(30 * 256 * 2 / 3 / (31 * 32))
+    assert plan.epochs()["sums"] == whole.epochs()["sums"]
+    told, before = plan.plain()["domains"], whole.plain()["domains"]
+    assert told["prose"]["train"] == {**before["prose"]["train"], "unique": 992}
+    assert told["prose"]["validation"] == before["prose"]["validation"] and told["sums"] == before["sums"]
+    assert plan.hashes["tokens"] == whole.hashes["tokens"] and plan.hashes["corpus"] == whole.hashes["corpus"]
+    stream, targets = plan.stream(), set()
+    while stream.seen("prose") < 62:
+        batch = stream.batch()
+        targets |= {tuple(row) for row in batch["tokens"][batch["domain"] == 0].tolist()}
+        stream.advance()
+    assert len(targets) == 31
+    shown = api.show_data(plan.recipe, batches=20, rows=8)
+    assert {row["text"] for row in shown if row["domain"] == "prose"} == {
+        plan.tokenizer.decode(row[:-1]) for row in targets
+    }
+    assert "992 of" in str(views.plan(plan.plain())[1].columns[2]._cells[0])  # type: ignore[union-attr]
+
+
+def test_more_distinct_tokens_than_there_are_is_told() -> None:
+    with pytest.raises(RequestError, match=r"corpus.sums.unique: the training split of domain 'sums' has \d+ tokens"):
+        tiny_plan(corpus=_limited(sums="4M"))
+
+
+def test_the_split_that_is_measured_on() -> None:
+    corpus = {name: {**domain, "steer": 0.3} for name, domain in tiny_data()["corpus"].items()}
+    judged, steered = tiny_trainer(corpus=corpus), tiny_trainer(corpus=corpus, evaluation={"split": "steer"})
+    for trainer, split in ((judged, "validation"), (steered, "steer")):
+        assert {name: found.hash for name, found in trainer.validation.sets.items()} == {
+            name: found.hash for name, found in trainer.plan.sets(split).items()
+        }
+        figures = trainer.validation.measure(trainer.learner, trainer.objective, Group())
+        assert set(figures) >= {"validation/loss", "validation/prose/bits_per_byte"}
+    assert any("the steer split" in note for note in steered.plan.notes) and not judged.plan.notes
+    with pytest.raises(RequestError, match=r"evaluation.split: no domain has a steer split.*corpus.prose.steer: 0.02"):
+        tiny_plan(evaluation={"split": "steer"})

@@ -56,9 +56,10 @@ def test_the_last_line_of_a_step_counts_and_steps_rise() -> None:
 
 def test_timing_is_found_under_the_same_names(tmp_path: Path) -> None:
     run = write(tmp_path / "a", LINES)
-    run.timing_path.write_text('{"step": 1, "seconds": 2.5, "memory": 9}\n{"step": 3, "seconds": 7.5, "memory": 7}\n')
+    rows = [{"step": 1, "seconds": 2.5, "memory": 9, "tensor_memory": 3}, {"step": 3, "seconds": 7.5, "memory": 7}]
+    run.timing_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run.series("seconds").values.tolist() == [2.5, 7.5]
-    assert run.cost() == {"steps": 3, "tokens": 30, "flops": 300, "seconds": 7.5, "peak_memory": 9}
+    assert run.cost() == {"steps": 3, "tokens": 30, "flops": 300, "seconds": 7.5, "peak_memory": 9, "tensor_memory": 3}
 
 
 def test_the_result_outranks_what_was_seen_on_the_way(tmp_path: Path) -> None:
@@ -88,6 +89,17 @@ def test_clearing_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     run.clear()
     assert sorted(path.name for path in run.path.iterdir()) == [".lock", "my-notes.txt"]
     assert run.status() == "planned"
+
+
+def test_a_run_is_paused_where_its_plan_says_so(tmp_path: Path) -> None:
+    run = write(tmp_path / "a", LINES, plan={"pauses": [2, 3]})
+    run.checkpoint_path(2).mkdir(parents=True)
+    assert run.status() == "interrupted", "it went on and was cut off"
+    run.checkpoint_path(3).mkdir()
+    assert run.status() == "paused"
+    other = write(tmp_path / "b", LINES, plan={"pauses": [2]})
+    other.checkpoint_path(3).mkdir(parents=True)
+    assert other.status() == "interrupted"
 
 
 def test_a_half_written_last_line_is_left_out_and_read_once_whole(tmp_path: Path) -> None:

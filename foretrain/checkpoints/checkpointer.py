@@ -76,7 +76,7 @@ class Checkpointer:
             largest,
         )
         self._buffers: dict[str, Tensor] = {}
-        self._metrics: dict[int, float | None] = {}
+        self._manifests: dict[int, Manifest] = {}
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
         if owner:
@@ -84,7 +84,9 @@ class Checkpointer:
 
     # Writing -------------------------------------------------------------------------------------------------------
 
-    def save(self, step: int, tree: Any, metadata: Any = None, metric: float | None = None) -> None:
+    def save(
+        self, step: int, tree: Any, metadata: Any = None, metric: float | None = None, passing: bool = False
+    ) -> None:
         """Start to write the checkpoint of a step; the tree may change as soon as this returns.
 
         Checkpoints of later steps belong to a course of the run that was given up; they go once this one is on disk.
@@ -95,6 +97,8 @@ class Checkpointer:
                 contiguous and on the CPU.
             metadata: plain data that can be read without the tree (`manifest`).
             metric: what "best" is judged by (lower is better); None or a non-finite number: never the best.
+            passing: it is written off the schedule, to resume from: it is not one of the `keep` newest, and goes with
+                the next one. So which checkpoints a run leaves does not depend on where it was interrupted.
 
         Raises:
             RunError: the write before this one failed, or the disk has too little room for this one.
@@ -102,7 +106,7 @@ class Checkpointer:
         assert self.owner, "only the owner of a run writes checkpoints"
         self.wait()
         metric = None if metric is None or not math.isfinite(metric) else float(metric)
-        manifest = Manifest(step, metric, decode(encode(metadata)[0], {}))
+        manifest = Manifest(step, metric, decode(encode(metadata)[0], {}), passing=passing)
         structure, tensors = encode(tree)
         self._ask_for_room(step, sum(tensor.nbytes for tensor in tensors.values()) + _SPARE)
         copies = self._copy(tensors)
@@ -185,7 +189,7 @@ class Checkpointer:
             shutil.rmtree(temporary, ignore_errors=True)
             needed = sum(tensor.nbytes for tensor in tensors.values())
             raise failed_write(f"The checkpoint of step {step}", self.folder, error, needed) from error
-        self._metrics[step] = manifest.metric
+        self._manifests[step] = manifest
         try:
             self._prune(step)
         except OSError as error:
@@ -194,21 +198,22 @@ class Checkpointer:
     def _prune(self, step: int) -> None:
         steps = list_steps(self.folder)
         past = [other for other in steps if other <= step]
-        kept = {step, *past[-self.keep :]}
+        scheduled = [other for other in past if not self._manifest(other).passing]
+        kept = {step, *scheduled[-self.keep :]}
         if self.best:
-            measured = [(metric, -other) for other in past if (metric := self._metric(other)) is not None]
+            measured = [(metric, -other) for other in scheduled if (metric := self._manifest(other).metric) is not None]
             kept |= {-min(measured)[1]} if measured else set()
         for other in steps:
             if other not in kept:
                 discard(step_folder(self.folder, other))
 
-    def _metric(self, step: int) -> float | None:
-        if step not in self._metrics:
+    def _manifest(self, step: int) -> Manifest:
+        if step not in self._manifests:
             try:
-                self._metrics[step] = read_manifest(step_folder(self.folder, step)).metric
+                self._manifests[step] = read_manifest(step_folder(self.folder, step))
             except CorruptFile:
-                self._metrics[step] = None
-        return self._metrics[step]
+                self._manifests[step] = Manifest(step, None, None)
+        return self._manifests[step]
 
     # Reading -------------------------------------------------------------------------------------------------------
 

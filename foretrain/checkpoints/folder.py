@@ -43,6 +43,8 @@ class Manifest:
     """Whatever the writer noted beside the tree."""
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Bytes and CRC-32 of every other file."""
+    passing: bool = False
+    """Whether it was written off the schedule, to resume from, and does not count among those that are kept."""
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -90,6 +92,7 @@ def write_checkpoint(
         "step": manifest.step,
         "metric": manifest.metric,
         "metadata": encode(manifest.metadata)[0],
+        "passing": manifest.passing,
         "files": files,
     }
     with ChecksumWriter(path / _MANIFEST) as writer:
@@ -147,7 +150,8 @@ def read_manifest(path: Path) -> Manifest:
         if content.pop("crc32") != _sum_of(content):
             raise ValueError("it does not match its checksum")
         files = {str(name): (int(file["bytes"]), int(file["crc32"], 16)) for name, file in content["files"].items()}
-        return Manifest(int(content["step"]), content["metric"], decode(content["metadata"], {}), files)
+        metadata = decode(content["metadata"], {})
+        return Manifest(int(content["step"]), content["metric"], metadata, files, content.get("passing", False))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptFile(f"The checkpoint {path} is damaged: {_MANIFEST} cannot be read ({error})") from error
 

@@ -24,6 +24,8 @@ from foretrain.checks.trial import (
     Figures,
     check_figures,
     check_trained,
+    files,
+    finished,
     run,
     trial,
     untouched,
@@ -33,15 +35,21 @@ from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.decoding import Decoder
 from foretrain.corpus.formats.base import Format
 from foretrain.errors import RequestError
+from foretrain.merging.base import Merge
+from foretrain.merging.evaluating import evaluate_merge
 from foretrain.models.base import Model, family
 from foretrain.objectives.base import Objective
 from foretrain.optim.base import Optimizer
 from foretrain.parametrizations.base import Parametrization
 from foretrain.parts import Part
 from foretrain.probes.base import Probe
+from foretrain.run_directory import RunDirectory
 from foretrain.schedules.base import Schedule
 from foretrain.steering.base import Steering, overrides
 from foretrain.step import Problem
+from foretrain.studies.executors import base as executors
+from foretrain.studies.executors.base import Executor, Job, Outcome
+from foretrain.studies.stopping.base import Stopping
 from foretrain.subject import Subject
 from foretrain.tasks.base import Task
 from foretrain.tokens.tokenizers.base import Tokenizer
@@ -188,6 +196,9 @@ def _check_task(part: Any, recipe: Figures) -> None:
         inside = measured.low is None or measured.high is None or measured.low <= measured.value <= measured.high
         need(inside, f"{title(part)}: {name} lies outside its interval")
         need(measured.items > 0, f"{title(part)}: {name} was measured on no item")
+    if part.measures is not None:
+        told = {name: measured.higher_is_better for name, measured in found.items()}
+        need(told == dict(part.measures), f"{title(part)} says it measures {dict(part.measures)}, but gives {told}")
     need(found == part.evaluate(subject, 0), f"{title(part)}: evaluating twice gives other figures")
 
 
@@ -239,12 +250,9 @@ def _check_model(part: Any, recipe: Figures) -> None:
 
 
 def _check_tracker(part: Any, recipe: Figures) -> None:
-    def missing(name: str) -> Any:
-        raise ImportError(f"No module named '{name}'", name=name)
-
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(trackers, "importlib", SimpleNamespace(import_module=missing)),
+        patch.object(trackers, "importlib", SimpleNamespace(import_module=_no_module)),
     ):
         for _ in range(2):  # the second time as after a resume
             tracker = part.model_copy(deep=True)
@@ -270,9 +278,73 @@ def _check_format(part: Any, recipe: Figures) -> None:
             need(numbers == sorted(set(numbers)), f"{title(part)}: the numbers of its records do not rise")
 
 
+def _check_merge(part: Any, recipe: Figures) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        changes = {"checkpoint": {"every": 1, "keep": STEPS}, **recipe}
+        runs = [finished({**changes, "seed": seed}, Path(folder) / f"{seed}") for seed in (0, 1)]
+        before = [files(run.path) for run in runs]
+        part.check(runs[0].load_recipe(), STEPS)
+        for name in ("one", "several"):
+            members = runs[:1] if name == "one" else runs
+            found = evaluate_merge(part, members, Path(folder) / name)
+            check_figures(part, found["validation"])
+            opened = RunDirectory.open(Path(folder) / name)
+            need(opened.status() == "done", f"{title(part)}: what it leaves does not read as a run that has ended")
+            again = evaluate_merge(part, members, Path(folder) / f"{name}-again")
+            need(found["validation"] == again["validation"], f"{title(part)}: merging twice gives other figures")
+        need(before == [files(run.path) for run in runs], f"{title(part)} changes its members")
+
+
+def _check_executor(part: Any, recipe: Figures) -> None:
+    jobs = [
+        Job("good", "foretrain.studies.rehearsal:answer", {"figures": [1, 2.5, None], "text": "naïve\n"}),
+        Job("bad", "foretrain.studies.rehearsal:fail", {"error": "it failed"}),
+        Job("wrong", "foretrain.studies.rehearsal:refuse", {"error": "it was refused"}),
+    ]
+    expected = {
+        "good": Outcome(jobs[0], jobs[0].payload, None, "done"),
+        "bad": Outcome(jobs[1], None, "it failed", "failed"),
+        "wrong": Outcome(jobs[2], None, "it was refused", "refused"),
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(executors, "importlib", SimpleNamespace(import_module=_no_module)),
+    ):
+        try:
+            pool = part.open(Path(folder))
+        except RequestError as error:
+            need("pip install" in str(error), f"{title(part)}: a missing package is not named in words ({error})")
+            return
+        need(pool.slots >= 1, f"{title(part)}: its pool has no slot")
+        with pool:
+            for time in ("once", "again"):
+                found = {outcome.job.name: outcome for outcome in pool.run(jobs)}
+                need(found == expected, f"{title(part)}: asked {time}, three jobs came to {list(found.values())}")
+
+
+def _no_module(name: str) -> Any:
+    raise ImportError(f"No module named '{name}'", name=name)
+
+
+def _check_stopping(part: Any, recipe: Figures) -> None:
+    rungs = part.rungs()
+    need(list(rungs) == sorted(set(rungs)), f"{title(part)}: its rungs do not rise ({rungs})")
+    need(all(0 < rung < 1 for rung in rungs), f"{title(part)}: a rung is no share of a budget ({rungs})")
+    figures = {f"arm{number}": {seed: float(number * number) for seed in range(3)} for number in range(5)}
+    for rung in rungs:
+        for baseline in figures:
+            ended = part.stopped(rung, figures, baseline)
+            need(ended <= set(figures) - {baseline}, f"{title(part)}: it stops {sorted(ended)}, baseline {baseline}")
+            need("arm0" not in ended, f"{title(part)}: it stops the best arm of all")
+            need(ended == part.stopped(rung, figures, baseline), f"{title(part)}: it decides differently each time")
+        need(part.stopped(rung, {**figures, "arm4": {}}, "arm0") is not None, f"{title(part)}: an arm may have failed")
+
+
 FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Builtin: _check_builtin,
+    Executor: _check_executor,
     Format: _check_format,
+    Merge: _check_merge,
     Model: _check_model,
     Objective: _check_objective,
     Optimizer: _check_optimizer,
@@ -280,6 +352,7 @@ FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Probe: _check_probe,
     Schedule: _check_schedule,
     Steering: _check_steering,
+    Stopping: _check_stopping,
     Task: _check_task,
     Tokenizer: _check_tokenizer,
     Tracker: _check_tracker,

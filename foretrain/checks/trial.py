@@ -6,8 +6,10 @@ import copy
 import json
 import math
 import random
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,14 @@ from torch import Tensor
 
 from foretrain.checkpoints.tree import decode, encode
 from foretrain.checks.promises import equal, need, title
+from foretrain.console import Terminal
 from foretrain.distributed import Group
+from foretrain.execution import Run, execute
+from foretrain.hashing import hash_file
 from foretrain.parts import Part
 from foretrain.plan import make_plan
 from foretrain.recipe import make_recipe
+from foretrain.run_directory import RunDirectory
 from foretrain.trainer import Trainer
 
 CONTEXT = 32
@@ -46,6 +52,18 @@ TINY: dict[str, Any] = {
 def trial(changes: Mapping[str, Any]) -> Trainer:
     """A trainer of the tiny recipe with top-level keys replaced, at its first step."""
     return Trainer(make_plan(make_recipe({**TINY, **changes}), Group()), STEPS, Group())
+
+
+def finished(changes: Mapping[str, Any], folder: Path) -> RunDirectory:
+    """The tiny recipe with top-level keys replaced, run to its end."""
+    plan = make_plan(make_recipe({**TINY, **changes}), Group())
+    execute(Run(plan, folder, Group(), Terminal(quiet=True), started=time.time(), keep="figures"))
+    return RunDirectory(folder)
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Every file below a folder and the hash of its content."""
+    return {str(path.relative_to(folder)): hash_file(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def run(trainer: Trainer, steps: int) -> list[Figures]:

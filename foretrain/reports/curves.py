@@ -14,7 +14,8 @@ from foretrain.run_directory import RunDirectory, Series, series
 
 _AXIS_POINTS = 400
 _NOT_CURVES = {"step", "tokens", "flops", "loss_tokens", "seconds"}
-_NAMED = {"loss", "lr", "gradient_norm", "tokens_per_second", "mfu", "memory", "skipped", "not_finite"}
+_SPEED = {"tokens_per_second", "mfu", "memory", "tensor_memory"}
+_NAMED = {"loss", "lr", "gradient_norm", "skipped", "not_finite", *_SPEED}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import foretrain
 from foretrain import units
 from foretrain.hashing import hash_bytes
 from foretrain.reports.plots import Chart
+from foretrain.reports.scatter import Scatter
 
 
 def render(template: str, **content: Any) -> str:
@@ -24,10 +25,15 @@ def render(template: str, **content: Any) -> str:
     Args:
         template: its name in `report/templates`.
         content: what the template asks for; `charts` (by name) and `axes` (lists `steps` and any of `tokens`, `flops`,
-            `seconds`, of equal length) are handed to the page's script.
+            `seconds`, of equal length) are handed to the page's script, and so are `tables`, of the same form, by the
+            names that lines give for their own.
     """
-    charts: dict[str, Chart] = content.get("charts", {})
-    data = {"axes": content.get("axes", {}), "charts": {name: chart.figure() for name, chart in charts.items()}}
+    charts: dict[str, Chart | Scatter] = content.get("charts", {})
+    data = {
+        "axes": content.get("axes", {}),
+        "tables": content.get("tables", {}),
+        "charts": {name: chart.figure() for name, chart in charts.items()},
+    }
     script = _text("page.js")
     plotly = _plotly() if charts else ""
     return (

@@ -19,8 +19,15 @@ from foretrain.run_directory import Series
 Floats = NDArray[np.float64]
 COLOURS = 6
 DASHES = ("solid", "dash", "dot", "dashdot")
+Colour = int | str
+"""A colour of the series, from 0 on, or the name of another (`ink`, `muted`)."""
 _MOST_POINTS = 1600
 _FEW_POINTS = 40
+
+
+def token(colour: Colour) -> str:
+    """The name by which the page knows a colour; those of the series begin again after the last."""
+    return colour if isinstance(colour, str) else str(colour % COLOURS + 1)
 
 
 def thin(series: Series, limit: int = _MOST_POINTS) -> Series:
@@ -61,23 +68,25 @@ class Line:
     Attributes:
         name: in the key and on hover.
         series: its points.
-        colour: 0 to 5.
+        colour: 0 to 5, or the name of a colour.
         look: `line`; `faint` (measured at each step, behind its mean); `marks` (crosses without a line).
         low, high: bounds of a band around it, with the same steps.
         dash: the number of its dash pattern.
+        table: which of the page's tables of steps, tokens and FLOPs its steps are converted by; empty: the page's own.
     """
 
     name: str
     series: Series
-    colour: int = 0
+    colour: Colour = 0
     look: Literal["line", "faint", "marks"] = "line"
     low: Series | None = None
     high: Series | None = None
     dash: int = 0
+    table: str = ""
 
     def traces(self, number: str) -> list[dict[str, Any]]:
         """The curve as traces of plotly; `number` is the format of its values on hover."""
-        colour = f"@{self.colour % COLOURS + 1}"
+        colour = f"@{token(self.colour)}"
         traces = []
         if self.low is not None and self.high is not None and self.low.steps.size:
             edge = {"mode": "lines", "line": {"width": 0, "color": colour}, "hoverinfo": "skip", "showlegend": False}
@@ -103,7 +112,8 @@ class Line:
             }
             if few:
                 trace["marker"] = {"size": 5, "color": colour}
-        return [*traces, trace]
+        # What is converted by a table of its own says so.
+        return [{**found, "table": self.table} if self.table else found for found in (*traces, trace)]
 
 
 @dataclass(frozen=True)
@@ -135,9 +145,14 @@ class Chart:
         for line in self.lines:
             if line.look != "faint" and len(self.lines) > 1:
                 last = "" if line.look == "marks" else units.measured(line.series.last)
-                colour = "ink" if line.look == "marks" else str(line.colour % COLOURS + 1)
+                colour = "ink" if line.look == "marks" else token(line.colour)
                 look = "cross" if line.look == "marks" else DASHES[line.dash % len(DASHES)]
                 self.keys.append({"name": line.name, "colour": colour, "look": look, "last": last})
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return 360 if self.wide else 250
 
     @property
     def empty(self) -> bool:
@@ -163,7 +178,7 @@ class Chart:
             pad = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
             axis["range"] = [low - pad, high + pad]
         traces = [trace for line in self.lines for trace in line.traces(self.number)]
-        return {"data": traces, "layout": {"yaxis": axis, "height": 360 if self.wide else 250}, "unit": self.unit}
+        return {"data": traces, "layout": {"yaxis": axis, "height": self.height}, "unit": self.unit}
 
 
 def _points(series: Series) -> dict[str, Any]:

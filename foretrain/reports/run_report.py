@@ -106,6 +106,7 @@ def _notice(run: RunDirectory, plan: Mapping[str, Any], status: str, cost: Mappi
         return f"The run failed at {place}." + (f" {told}" if told else "")
     return {
         "interrupted": f"The run was interrupted at {place}. The command that started it resumes it.",
+        "paused": f"The run was asked to stop for now at {place}. The same command goes on with it.",
         "running": f"The run was still going on when this report was made, at {place}.",
         "planned": "The run has not started; nothing is measured yet.",
     }.get(status, "")

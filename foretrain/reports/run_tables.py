@@ -81,7 +81,8 @@ def data_table(plan: Mapping[str, Any]) -> dict[str, Any]:
     for name, splits in domains.items():
         for split, counts in splits.items():
             share = f"{100 * weights[name]:.1f} %" if split == "train" and name in weights else ""
-            numbers = [_whole(counts.get("documents")), _whole(counts.get("tokens"))]
+            limit = f"{_whole(counts['unique'])} of " if "unique" in counts else ""
+            numbers = [_whole(counts.get("documents")), limit + _whole(counts.get("tokens"))]
             size = units.size(counts.get("bytes"))
             rows.append([name if split == next(iter(splits)) else "", split, share, *numbers, size])
     columns = [

@@ -1,4 +1,4 @@
-"""Steering: what is decided online, each step, by one class with six hooks that all do nothing by default.
+"""Steering: what is decided online, each step, by one class with hooks that all do nothing by default.
 
 A steering part answers one of four questions. *mix*: what data next? *target*: what should be predicted? *weigh*: how
 much does each loss count? *update*: how does a gradient become a step? Several parts may run together; the order of
@@ -48,6 +48,14 @@ class Steering(Part):
 
     def setup(self, context: Context) -> None:
         """Create private state: called once, after the model is built and before a checkpoint is loaded."""
+
+    def replace(self, batch: Batch) -> Batch:
+        """Put other data in the place of what the stream gave; called once a step, before the objective prepares it.
+
+        Pure in (seed, position), with rows and lengths as they were: inputs, labels and masks follow from what is
+        returned, as they would from the stream's own data.
+        """
+        return batch
 
     def view(self, batch: Batch) -> Batch:
         """Change what the model sees (masks, crops); called once a step on the prepared batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -107,6 +107,8 @@ class Task(Part):
     """
 
     axis: ClassVar[str] = "task"
+    measures: ClassVar[Mapping[str, bool] | None] = None
+    """The metrics it gives, each with whether higher is better; None where they are known only once it has run."""
 
     every: Number | None = Field(None, gt=0)
     """How often during training: a share of the run below 1, a number of steps from 1 on; unset: only at the end."""

@@ -25,6 +25,7 @@ class CompletionLoss(LocalTask):
 
     kind: Literal["completion_loss"] = "completion_loss"
     facts: ClassVar[Facts] = Facts(answers="how well are the right completions predicted?")
+    measures: ClassVar[Mapping[str, bool] | None] = {"loss": False, "bits_per_byte": False, "accuracy": True}
 
     prompt: Wording | None = None
     """Field with what is given, or a template such as `Question: {question}`; unset for whole documents."""

@@ -54,6 +54,7 @@ class ExactMatch(LocalTask):
 
     kind: Literal["exact_match"] = "exact_match"
     facts: ClassVar[Facts] = Facts(answers="does the model write the right answer?")
+    measures: ClassVar[Mapping[str, bool] | None] = {"exact_match": True}
 
     prompt: Wording = "question"
     """Field with what is given, or a template such as `Question: {question}\\nAnswer:`."""

@@ -38,6 +38,12 @@ class MultipleChoice(LocalTask):
 
     kind: Literal["multiple_choice"] = "multiple_choice"
     facts: ClassVar[Facts] = Facts(answers="is the right choice the most likely one?")
+    measures: ClassVar[Mapping[str, bool] | None] = {
+        "accuracy": True,
+        "accuracy_norm": True,
+        "accuracy_token": True,
+        "choice_loss": False,
+    }
 
     prompt: Wording = "question"
     """Field with what is given, or a template such as `{passage}\\nQuestion: {question}\\nAnswer:`."""

@@ -11,15 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from foretrain.errors import RequestError
+from foretrain.files import cache_folder as cache_folder
 from foretrain.files import failed_write, sync_folder
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP}
-
-
-def cache_folder() -> Path:
-    """`$FORETRAIN_CACHE`, or else `~/.cache/foretrain`."""
-    named = os.environ.get("FORETRAIN_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "foretrain"
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:

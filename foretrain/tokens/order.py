@@ -36,6 +36,37 @@ class MakeOrder(Protocol):
         """The order of a domain's windows, which bring `stride` new tokens each; `key` decides what is random."""
 
 
+class Limited:
+    """The first windows of another order alone, gone through again and again.
+
+    The first epoch is that of the other order, up to where it ends here; later ones shuffle the same windows anew. So
+    the windows of a smaller limit are among those of a larger one, and a run with a limit reads what a run without one
+    reads until its windows are spent.
+
+    Args:
+        order: whose first windows these are.
+        windows: how many, at most an epoch of `order`.
+        key: decides what is random.
+    """
+
+    def __init__(self, order: Order, windows: int, key: int) -> None:
+        self.windows = windows
+        self._order, self._key = order, key
+        self._latest: tuple[int, Permutation] | None = None
+
+    def _shuffle(self, epoch: int) -> Permutation:
+        if self._latest is None or self._latest[0] != epoch:
+            self._latest = epoch, Permutation(self.windows, seed_from(self._key, epoch))
+        return self._latest[1]
+
+    def starts(self, counters: Ints) -> Ints:
+        epochs, places = np.divmod(counters, self.windows)
+        for epoch in np.unique(epochs[epochs > 0]).tolist():
+            chosen = epochs == epoch
+            places[chosen] = self._shuffle(epoch)(places[chosen])
+        return self._order.starts(places)
+
+
 class Shuffled:
     """Every window once per epoch, in an order that is new in each epoch.
 

@@ -12,7 +12,7 @@ Which window of the domain it is depends on how many of that domain came before,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch import Tensor
 from foretrain.batch import Batch
 from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import seed_from
-from foretrain.tokens.order import MakeOrder, Order, Shuffled
+from foretrain.tokens.order import Limited, MakeOrder, Order, Shuffled
 from foretrain.tokens.shards import TokenSet
 
 LAG = 2
@@ -49,14 +49,17 @@ class Stream:
         lag: after how many steps new weights act.
         segments: whether batches number the documents within their windows.
         order: in which order the windows of a domain come.
+        unique: tokens that some domains are limited to, which they go through again and again (`order.Limited`).
 
     Attributes:
         step: the step whose batch is next, from 0.
         domains: names of the domains, in the order that the `domain` tensor numbers them.
         weights: shares in force at this step, summing to 1.
+        unique: windows of the domains that are limited.
 
     Raises:
-        RequestError: weights that do not fit, or a domain with a weight and too little text for one window.
+        RequestError: weights that do not fit, a domain with a weight and too little text for one window, or a limit
+            that a domain cannot have.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Stream:
         lag: int = LAG,
         segments: bool = False,
         order: MakeOrder = Shuffled,
+        unique: Mapping[str, int] | None = None,
     ) -> None:
         self.sets, self.domains = dict(sets), tuple(sets)
         self.window, self.stride, self.rows = window, stride, rows
@@ -80,6 +84,14 @@ class Stream:
             for name, tokens in self.sets.items()
             if tokens.tokens >= max(window, stride)
         }
+        self._epochs = {name: order.windows for name, order in self._orders.items()}
+        self.unique = {
+            name: min(self._epochs[name], limited_windows(name, limit, self.sets[name].tokens, stride))
+            for name, limit in (unique or {}).items()
+            if name in self._orders
+        }
+        for name, windows in self.unique.items():
+            self._orders[name] = Limited(self._orders[name], windows, seed_from(seed, "again", name))
         self._origin = np.uint64(seed_from(seed, "mixture") * 2)
         self.step = 0
         self._counters = dict.fromkeys(self.domains, 0)
@@ -218,18 +230,30 @@ class Stream:
     # State ---------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes: the step, a counter per domain, the weights in force and those to come."""
+        """The step, a counter per domain (and the windows it is limited to), the weights in force and those to come."""
         return {
             "step": self.step,
             "counters": dict(self._counters),
+            "unique": dict(self.unique),
             "weights": dict(self.weights),
             "pending": [[step, dict(weights)] for step, weights in self._pending],
         }
 
-    def continue_from(self, seen: Mapping[str, int]) -> None:
-        """Start some domains after their first windows, which another run on the same text has seen (a branch)."""
-        for name, count in seen.items():
-            self._counters[self._known(name)] = int(count)
+    def continue_from(self, state: Mapping[str, Any], domains: Collection[str]) -> None:
+        """Start some domains after the windows that another run has seen (a branch), on the same text and seed.
+
+        Args:
+            state: what the other run's stream gave as its `state_dict`.
+            domains: those that go on. Where the other run was limited to fewer or more windows, the domain begins
+                after the first ones of both, so that its windows 0 to `seen - 1` have been seen all the same.
+        """
+        for name in domains:
+            count = int(state["counters"][self._known(name)])
+            theirs, mine = state.get("unique", {}).get(name), self.unique.get(name)
+            if theirs != mine:
+                epoch = self._epochs[name]
+                count = min(count, theirs or epoch, mine or epoch)
+            self._counters[name] = count
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave.
@@ -248,3 +272,22 @@ class Stream:
         self._pending = [
             (int(step), {name: float(weights[name]) for name in self.domains}) for step, weights in state["pending"]
         ]
+
+
+def limited_windows(domain: str, unique: int, tokens: int, stride: int) -> int:
+    """How many windows `unique` of the `tokens` of a domain are, rounded to whole ones.
+
+    Raises:
+        RequestError: the domain has fewer tokens, or they are less than one window.
+    """
+    if unique > tokens:
+        raise RequestError(
+            f"corpus.{domain}.unique: the training split of domain '{domain}' has {tokens} tokens, fewer than the "
+            f"{unique} asked for. Ask for at most {tokens}, give it more text, or leave `unique` out to use all of it."
+        )
+    if unique < stride:
+        raise RequestError(
+            f"corpus.{domain}.unique: {unique} tokens are less than one window of {stride} (model.context); raise one "
+            "or lower the other."
+        )
+    return (2 * unique + stride) // (2 * stride)

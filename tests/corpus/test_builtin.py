@@ -5,27 +5,36 @@ from __future__ import annotations
 import ast
 import math
 import re
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from foretrain.corpus.builtin import base
 from foretrain.corpus.builtin._dice import Dice
 from foretrain.corpus.builtin.arithmetic import Arithmetic
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.builtin.biographies import ATTRIBUTES, Biographies
+from foretrain.corpus.builtin.canaries import Canaries
 from foretrain.corpus.builtin.english import English, paragraphs
 from foretrain.corpus.builtin.lego import Lego
+from foretrain.corpus.builtin.passwords import Passwords
 from foretrain.corpus.builtin.python import Python
+from foretrain.corpus.document import Document
 from foretrain.parts import kinds
 
 PARTS = kinds(Builtin)  # type: ignore[type-abstract]
 SMALL: dict[str, dict[str, Any]] = {
     "arithmetic": {"count": 50},
     "biographies": {"people": 20, "versions": 2, "rephrase": True, "questions": "all"},
+    "canaries": {"count": 50},
     "lego": {"count": 50},
+    "passwords": {"count": 50},
 }
 
 
@@ -39,6 +48,45 @@ def test_every_builtin_is_the_same_each_time(kind: str) -> None:
     assert all(document.text.strip() and document.source == f"builtin:{kind}" for document in first)
     assert one.content_hash(40) == two.content_hash(40) != one.content_hash(39)
     assert part.facts.answers
+
+
+def test_the_hash_of_a_corpus_is_kept_under_all_that_decides_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FORETRAIN_CACHE", str(tmp_path))
+    made: list[str] = []
+
+    def counted(part: type[Builtin], settings: str, limit: int | None) -> str:
+        made.append(settings)
+        return str(hash_now(part, settings, limit))
+
+    hash_now = base._content_hash.__wrapped__
+    monkeypatch.setattr(base, "_content_hash", counted)
+    part = PARTS["arithmetic"].model_validate(SMALL["arithmetic"])
+    found = part.content_hash()
+    assert part.content_hash() == found and len(made) == 1
+    (kept,) = (tmp_path / "documents").iterdir()
+    kept.write_text("damaged")
+    assert part.content_hash() == found and kept.read_text() == found and len(made) == 2
+    others = [part.content_hash(7), part.model_copy(update={"seed": 9}).content_hash()]
+    assert len({found, *others}) == 3 and len(made) == 4
+    changed = ((base, "_code_hash", lambda: "x"), (type(part), "sources_hash", lambda self: "x"))
+    for number, (owner, name, value) in enumerate((*changed, (sys, "version", "x")), 5):
+        monkeypatch.setattr(owner, name, value)
+        assert part.content_hash() == found and len(made) == number, name
+    for kind in ("english", "python"):
+        assert re.fullmatch("[0-9a-f]{32}", PARTS[kind].model_validate({"kind": kind}).sources_hash())
+
+
+def test_the_hash_of_a_private_corpus_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Private(Builtin):
+        kind: str = "private"
+
+        def documents(self) -> Iterator[Document]:
+            yield Document("private:0", "text", "builtin:private", {})
+
+    monkeypatch.setenv("FORETRAIN_CACHE", str(tmp_path))
+    assert Private().content_hash() and not (tmp_path / "documents").exists()
 
 
 @pytest.mark.parametrize("kind", sorted(SMALL))
@@ -292,3 +340,31 @@ def test_questions_are_about_one_half_of_the_people() -> None:
 def test_biographies_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Biographies.model_validate({"kind": "biographies", **wrong})
+
+
+# --- facts that only their text can teach -------------------------------------------------------------------------
+
+
+def test_versions_of_passwords_contradict_each_other() -> None:
+    versions = [list(Passwords(count=200, version=version).documents()) for version in range(4)]
+    for told in zip(*versions, strict=True):
+        assert len({document.metadata["question"] for document in told}) == 1
+        assert len({document.metadata["answer"] for document in told}) == 4
+    for document in versions[0]:
+        assert re.fullmatch(r"The password of [A-Z][a-z]+ [A-Z][a-z]+ is \d{4}\.", document.text)
+        assert document.text == f"{document.metadata['question']} {document.metadata['answer']}."
+    assert len({document.metadata["person"] for document in versions[0]}) == 200
+    digits = Counter("".join(document.metadata["answer"] for document in versions[0]))
+    assert len(digits) == 10 and min(digits.values()) > 45
+
+
+def test_canaries_are_random_secrets_of_one_form() -> None:
+    found = list(Canaries(count=300, digits=7).documents())
+    assert len({document.text for document in found}) == 300
+    for document in found:
+        assert re.fullmatch(r"The secret number is \d{3} \d{3} \d\.", document.text)
+        assert document.text == f"{document.metadata['prefix']} {document.metadata['secret']}."
+    counts = Counter("".join(d.metadata["secret"].replace(" ", "") for d in found))
+    assert sum((count - 210) ** 2 / 210 for count in counts.values()) < 25  # chi-square of 9 degrees: 99.7 %
+    with pytest.raises(ValidationError, match="at most half of the 10\\^1 secrets"):
+        Canaries(count=6, digits=1)

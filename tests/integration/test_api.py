@@ -69,7 +69,7 @@ def test_metrics_and_timing(run: RunDirectory) -> None:
     assert not any("task/late" in name for names in measured.values() for name in names)
     assert [line["step"] for line in timing] == list(range(1, 9))
     for line in timing:
-        assert {"step", "seconds", "tokens_per_second", "mfu", "memory"} == line.keys()
+        assert {"step", "seconds", "tokens_per_second", "mfu", "memory", "tensor_memory"} == line.keys()
         assert 0 < line["mfu"] < 10 and line["memory"] > 1e7
     assert [line["seconds"] for line in timing] == sorted(line["seconds"] for line in timing)
 
@@ -99,7 +99,7 @@ def test_plan_result_and_environment(run: RunDirectory) -> None:
     assert {"train", "validation"} <= plan["domains"]["prose"].keys()
     assert result is not None
     assert {"status", "loss", "validation", "tasks", "cost", "skipped", "hashes", "seed", "name"} <= result.keys()
-    assert {"steps", "tokens", "flops", "seconds", "peak_memory"} == result["cost"].keys()
+    assert {"steps", "tokens", "flops", "seconds", "peak_memory", "tensor_memory"} == result["cost"].keys()
     assert (result["cost"]["steps"], result["cost"]["tokens"]) == (8, 2048)
     assert result["cost"]["flops"] == pytest.approx(plan["flops"], rel=0.02)
     assert {"value", "low", "high", "items", "higher_is_better"} <= result["tasks"]["late"]["loss"].keys()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +14,9 @@ import pytest
 from foretrain.reports.run_report import run_report, write_report
 from foretrain.reports.run_tables import power_of_ten
 from foretrain.run_directory import RunDirectory
+from tests.reports.pages import Page, drawn
 
 Make = Callable[..., RunDirectory]
-
-
-class Page(HTMLParser):
-    """A page's elements, its text, and the data its script reads."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.scripts: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == [], f"left open: {self.open}"
-        (data,) = [body for body in self.scripts if body.startswith("{")]
-        self.data: dict[str, Any] = json.loads(data)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attributes)))
-        if tag not in ("meta", "input", "link", "img", "br"):
-            self.open.append(tag)
-            if tag == "script":
-                self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        self.text += " " if tag in ("th", "td", "dt", "dd", "p", "h1", "h2", "h3") else ""
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            self.scripts[-1] += data
-        elif "style" not in self.open:
-            self.text += data
-
-    @property
-    def words(self) -> str:
-        return " ".join(self.text.split())
-
-    @property
-    def charts(self) -> list[str]:
-        return [str(found["data-chart"]) for _, found in self.elements if "data-chart" in found]
 
 
 def test_a_whole_run(fake_run: Make) -> None:
@@ -200,19 +158,6 @@ def test_powers_of_ten() -> None:
 def test_a_browser_draws_every_curve(fake_run: Make, tmp_path: Path) -> None:
     run = fake_run(skipped={301: "spike"}, moving=True)
     path = write_report(run)
-    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        *quiet,
-        "--disable-component-update",
-        "--enable-logging=stderr",
-    ]
-    command += [f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=15000", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    dom = done.stdout
-    assert 'data-drawn="yes"' in dom, done.stderr
-    assert "CONSOLE" not in done.stderr, "the page logged an error"
+    dom = drawn(path, tmp_path)
     assert dom.count('class="plot-container') == len(Page(path.read_text()).charts)
     assert 'class="fallback" hidden' in dom

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from foretrain.batch import Batch
 from foretrain.errors import RequestError
-from foretrain.tokens.order import Shuffled
+from foretrain.tokens.order import Limited, Shuffled
 from foretrain.tokens.shards import TokenSet
 from foretrain.tokens.stream import Stream
 
@@ -128,6 +128,119 @@ def test_epochs_differ_and_a_batch_may_cross_them() -> None:
     assert order.starts(np.arange(95, 105)).tolist() == [*first[95:], *second[:5]]
     other = Shuffled(SimpleNamespace(tokens=1000), 10, 8)  # type: ignore[arg-type]
     assert other.starts(np.arange(100)).tolist() != first.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(40, 500), st.integers(1, 20), st.integers(0, 2**60), st.data())
+def test_a_limited_order_repeats_its_windows(tokens: int, stride: int, key: int, data: st.DataObject) -> None:
+    whole = Shuffled(SimpleNamespace(tokens=tokens), stride, key)  # type: ignore[arg-type]
+    most = data.draw(st.integers(1, whole.windows))
+    fewer = data.draw(st.integers(1, most))
+    order, smaller = Limited(whole, most, key + 1), Limited(whole, fewer, key + 1)
+    first = whole.starts(np.arange(most, dtype=np.int64))
+    assert len(set(first.tolist())) == order.windows == most
+    for epoch in range(4):
+        found = order.starts(np.arange(most, dtype=np.int64) + epoch * most)
+        assert sorted(found.tolist()) == sorted(first.tolist()), "each of its windows once an epoch, and no other"
+        assert epoch > 0 or found.tolist() == first.tolist(), "the first epoch is that of the whole"
+    assert set(smaller.starts(np.arange(3 * fewer)).tolist()) <= set(first.tolist())
+    mixed = np.array([most - 1, most, 0, 2 * most], dtype=np.int64)
+    assert order.starts(mixed).tolist() == [int(order.starts(mixed[i : i + 1])[0]) for i in range(4)]
+
+
+def test_epochs_of_a_limited_order_differ() -> None:
+    order = Limited(Shuffled(SimpleNamespace(tokens=1000), 10, 7), 60, 9)  # type: ignore[arg-type]
+    epochs = [order.starts(np.arange(60) + 60 * epoch).tolist() for epoch in range(4)]
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    other = Limited(Shuffled(SimpleNamespace(tokens=1000), 10, 8), 60, 9)  # type: ignore[arg-type]
+    assert set(other.starts(np.arange(60)).tolist()) != set(epochs[0])
+
+
+def _trained(stream: Stream, domain: int, steps: int) -> set[int]:
+    """The tokens of a domain that are predicted in some steps."""
+    found: set[int] = set()
+    for _ in range(steps):
+        batch = stream.batch()
+        found |= set(batch["tokens"][batch["domain"] == domain, 1:].flatten().tolist())
+        stream.advance()
+    return found
+
+
+@pytest.mark.parametrize(("unique", "windows"), [(16, 1), (160, 10), (167, 10), (168, 11), (90 * 91 // 2, None)])
+def test_a_limited_domain_trains_on_so_many_tokens(sets: dict[str, TokenSet], unique: int, windows: int | None) -> None:
+    unique = min(unique, sets["b"].tokens)
+    stream = _stream(sets, unique={"b": unique})
+    windows = windows or sets["b"].tokens // 16
+    assert stream.unique == {"b": windows}
+    assert len(_trained(stream, 1, 150)) == 16 * windows
+    assert stream.epoch("b") == stream.seen("b") / windows
+    assert len(_trained(_stream(sets, unique={"b": unique}), 0, 20)) > 16 * 20, "other domains are not limited"
+
+
+def test_a_limited_stream_is_the_whole_one_until_its_windows_are_spent(sets: dict[str, TokenSet]) -> None:
+    whole, limited, other = _stream(sets), _stream(sets, unique={"b": 480}), _stream(sets, unique={"b": 480}, seed=4)
+    while whole.seen("b") + 8 < 30:
+        assert _same(whole.batch(), limited.batch())
+        whole.advance()
+        limited.advance()
+    small, large = (_stream(sets, unique={"b": unique}) for unique in (200, 480))
+    assert _trained(small, 1, 200) < _trained(large, 1, 200) != _trained(other, 1, 200)
+
+
+def test_a_limited_stream_resumes_and_replays(sets: dict[str, TokenSet]) -> None:
+    stream, shown = _stream(sets, unique={"c": 96}), []
+    for _ in range(40):
+        batch = stream.batch()
+        shown += batch["tokens"][batch["domain"] == 2].tolist()
+        stream.advance()
+    assert stream.windows_at("c", np.arange(stream.seen("c")))["tokens"].tolist() == shown
+    assert len({tuple(row) for row in shown}) == 6
+    resumed = _stream(sets, unique={"c": 96})
+    resumed.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    for _ in range(10):
+        assert _same(stream.batch(), resumed.batch())
+        stream.advance()
+        resumed.advance()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "steps", "expected"),
+    [
+        (96, 96, 40, None),  # the same windows: on from where it stood
+        (None, None, 40, None),
+        (96, None, 40, 6),  # the six first windows were seen, again and again
+        (96, 160, 40, 6),
+        (160, 96, 40, 6),
+        (None, 96, 40, 6),
+        (None, 160, 2, None),  # no more than a few were seen
+    ],
+)
+def test_a_branch_begins_after_what_was_seen(
+    sets: dict[str, TokenSet], before: int | None, after: int | None, steps: int, expected: int | None
+) -> None:
+    first, second = (_stream(sets, unique={} if unique is None else {"c": unique}) for unique in (before, after))
+    shown: set[tuple[int, ...]] = set()
+    for _ in range(steps):
+        batch = first.batch()
+        shown |= {tuple(row) for row in batch["tokens"][batch["domain"] == 2].tolist()}
+        first.advance()
+    second.continue_from(first.state_dict(), {"c"})
+    assert second.seen("c") == (first.seen("c") if expected is None else expected)
+    assert second.seen("a") == 0
+    replay = second.windows_at("c", np.arange(second.seen("c")))["tokens"].tolist()
+    assert {tuple(row) for row in replay} <= shown
+
+
+@pytest.mark.parametrize(
+    ("unique", "said"),
+    [
+        (4000, r"corpus.a.unique: the training split of domain 'a' has \d+ tokens, fewer than the 4000 asked for"),
+        (15, r"corpus.a.unique: 15 tokens are less than one window of 16 \(model.context\)"),
+    ],
+)
+def test_limits_that_cannot_be(sets: dict[str, TokenSet], unique: int, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        _stream(sets, unique={"a": unique})
 
 
 def test_a_domain_is_gone_through_once_per_epoch(sets: dict[str, TokenSet]) -> None:
@@ -265,10 +378,12 @@ def test_nothing_of_the_size_of_the_corpus_is_made(make_set: MakeSet) -> None:
     sets = {"a": make_set([500] * 4000)}
     tracemalloc.start()
     try:
-        stream = _stream(sets, weights={"a": 1}, window=2, stride=1)  # two million windows
-        for _ in range(20):
-            stream.batch()
-            stream.advance()
+        for limit in ({}, {"a": 1_500_000}):
+            stream = _stream(sets, weights={"a": 1}, window=2, stride=1, unique=limit)  # two million windows
+            stream.continue_from({"counters": {"a": 10_000_000}, "unique": limit and {"a": 1_500_000}}, {"a"})
+            for _ in range(20):
+                stream.batch()
+                stream.advance()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import ClassVar, Literal
 
-from foretrain.corpus.builtin._library import modules
+from foretrain.corpus.builtin._library import library_hash, modules
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.document import Document
 from foretrain.parts import Facts
@@ -34,6 +34,10 @@ class English(Builtin):
 
     kind: Literal["english"] = "english"
     facts: ClassVar[Facts] = Facts(answers="real English text without a download?")
+
+    def sources_hash(self) -> str:
+        """That of the standard library."""
+        return library_hash()
 
     def documents(self) -> Iterator[Document]:
         """Every document: topics first, then modules, each in the order of their names."""

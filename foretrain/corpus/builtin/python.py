@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from foretrain.corpus.builtin._library import modules
+from foretrain.corpus.builtin._library import library_hash, modules
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.document import Document
 from foretrain.parts import Facts
@@ -20,6 +20,10 @@ class Python(Builtin):
 
     kind: Literal["python"] = "python"
     facts: ClassVar[Facts] = Facts(answers="real source code without a download?")
+
+    def sources_hash(self) -> str:
+        """That of the standard library."""
+        return library_hash()
 
     def documents(self) -> Iterator[Document]:
         """Every module, in the order of the dotted names."""

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { axes, charts } = JSON.parse(document.getElementById("page-data").textContent);
+  const { axes, tables, charts } = JSON.parse(document.getElementById("page-data").textContent);
   const plots = [...document.querySelectorAll("[data-chart]")];
   const control = document.querySelector(".control");
   if (!plots.length) return;
@@ -28,10 +28,10 @@
   const labels = {
     steps: "optimizer steps", tokens: "training tokens", flops: "training FLOPs", seconds: `training time (${timeUnit})`,
   };
-  // Steps as another unit, by interpolation in the table that the page carries.
-  const converted = (steps, unit) => {
+  // Steps as another unit, by interpolation in the table that the page carries (or the curve names).
+  const converted = (steps, unit, table = axes) => {
     if (unit === "steps") return steps;
-    const from = axes.steps, to = axes[unit], scale = unit === "seconds" ? time : 1;
+    const from = table.steps, to = table[unit], scale = unit === "seconds" ? time : 1;
     let at = 0;
     return steps.map((step) => {
       while (at < from.length - 2 && from[at + 1] < step) at += 1;
@@ -43,7 +43,8 @@
 
   // The whole run in every chart, so that they can be read one below the other.
   const span = (unit, log) => {
-    const all = converted(axes.steps, unit).filter((value) => value > 0);
+    const found = [axes, ...Object.values(tables)].flatMap((table) => converted(table.steps, unit, table));
+    const all = found.filter((value) => value > 0).sort((a, b) => a - b);
     if (!all.length) return log ? [0, 1] : [-1, 1];
     const last = all[all.length - 1];
     return log ? [Math.log10(all[0]) - 0.05, Math.log10(last) + 0.03] : [-0.008 * last, 1.012 * last];
@@ -60,16 +61,21 @@
     width,
     font: { family: sans, size: 12, color: "@muted" },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 50, r: 14, t: 24, b: 42 },
-    showlegend: false, hovermode: "x unified", dragmode: coarse ? false : "zoom",
+    margin: { l: figure.layout.yaxis.rows ? 12 : 50, r: 14, t: 24, b: 42 },
+    showlegend: false, hovermode: figure.layout.xaxis ? "closest" : "x unified", dragmode: coarse ? false : "zoom",
     modebar: { bgcolor: "rgba(0,0,0,0)", color: "@muted", activecolor: "@ink" },
     hoverlabel: { bgcolor: "@paper", bordercolor: "@rule", font: { family: sans, size: 12, color: "@ink" } },
-    xaxis: axis({
+    xaxis: figure.layout.xaxis ? axis({
+      title: { text: figure.layout.xaxis.label, standoff: 8, font: { size: 12 } }, showline: true, ticks: "outside", ticklen: 4,
+      nticks: width < 420 ? 4 : 6, exponentformat: "power", ...figure.layout.xaxis,
+    }) : axis({
       title: { text: labels[unit], standoff: 8, font: { size: 12 } }, type: log ? "log" : "linear", showgrid: false,
       showline: true, ticks: "outside", ticklen: 4, nticks: width < 420 ? 5 : 8,
       exponentformat: unit === "flops" ? "power" : "B", range: span(unit, log), ...(log ? { dtick: 1 } : {}),
     }),
-    yaxis: axis({ nticks: 6, exponentformat: "B", ...(figure.layout.yaxis.type === "log" ? { dtick: 1 } : {}), ...figure.layout.yaxis }),
+    yaxis: figure.layout.yaxis.rows ? axis({
+      showgrid: false, automargin: true, ...figure.layout.yaxis, tickfont: { size: 13, color: "@ink" },
+    }) : axis({ nticks: 6, exponentformat: "B", ...(figure.layout.yaxis.type === "log" ? { dtick: 1 } : {}), ...figure.layout.yaxis }),
     annotations: [{
       text: figure.unit, xref: "paper", yref: "paper", x: 0, y: 1, xshift: -48, yshift: 20, xanchor: "left", yanchor: "top",
       showarrow: false, font: { size: 12 },
@@ -86,8 +92,10 @@
     for (const plot of plots) {
       const figure = charts[plot.dataset.chart];
       // Step 0 has no place on a logarithmic axis; left in, plotly would draw a level line from the edge.
-      const placed = (steps) => converted(steps, unit).map((value) => (log && value <= 0 ? null : value));
-      const data = figure.data.map((trace) => ({ type: "scatter", ...trace, x: placed(trace.x) }));
+      const placed = (steps, table) => converted(steps, unit, table).map((value) => (log && value <= 0 ? null : value));
+      const data = figure.data.map(({ table, ...trace }) => ({
+        type: "scatter", ...trace, x: figure.layout.xaxis ? trace.x : placed(trace.x, tables[table]),
+      }));
       const wide = plot.closest(".wide") !== null;
       const room = width ? (wide ? width : (width - 24) / 2) : plot.clientWidth;
       window.Plotly.react(plot, painted(data), painted(layout(figure, unit, log, room)), config);

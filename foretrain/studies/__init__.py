@@ -1,0 +1,1 @@
+"""Studies: several arms at a matched budget over seeds, and the verdict."""

@@ -1,0 +1,1 @@
+"""Executors: where the jobs of a study run, one kind per file."""

@@ -1,0 +1,1 @@
+"""Rules that stop losing arms before their budget is spent."""

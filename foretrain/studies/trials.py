@@ -1,0 +1,186 @@
+"""Trials: one arm with one seed each, where its runs lie, and what they measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from foretrain.comparison import recipe_difference
+from foretrain.errors import RequestError
+from foretrain.run_directory import RunDirectory, Series
+from foretrain.studies.executors.base import Job
+from foretrain.studies.planning import ArmPlan, Products
+from foretrain.studies.study import Metric, Study
+
+FREE = ("name", "track", "checkpoint", "evaluation.every", "plugins")
+"""Keys of a recipe that change nothing of what a trial computes."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm with one seed.
+
+    Attributes:
+        home: its folder. One run lies in it as it is; several, or one that is merged, in folders of their own.
+    """
+
+    study: Study
+    plan: ArmPlan
+    seed: int
+    home: Path
+    products: Products
+
+    @property
+    def name(self) -> str:
+        """Arm and seed in words."""
+        return f"{self.plan.name}, seed {self.seed}"
+
+    @property
+    def folders(self) -> list[Path]:
+        """The run directories of its runs."""
+        if self.plan.arm.merge is None:
+            return [self.home]
+        return [self.home / f"member-{number}" for number in range(len(self.plan.runs))]
+
+    @cached_property
+    def judged(self) -> RunDirectory:
+        """The run directory whose figures judge the arm: that of its run, or of what its runs were merged into."""
+        return RunDirectory(self.home if self.plan.arm.merge is None else self.home / "merged")
+
+    @property
+    def done(self) -> bool:
+        """Whether it has run to its end."""
+        return self.judged.status() == "done"
+
+    def recipes(self) -> list[dict[str, Any]]:
+        """The recipes of its runs, as plain data: each with the whole number of steps that it was given."""
+        made = []
+        for number, run in enumerate(self.plan.runs):
+            name = f"{self.study.name}-{self.plan.name}-{self.seed}" + (f".{number}" if len(self.plan.runs) > 1 else "")
+            # Members of one trial differ by their seeds at least; those of two trials never share one.
+            seed = self.seed if number == 0 else self.seed + 1_000_003 * number
+            fixed = {"budget": {"steps": run.cost["steps"]}, "name": name}
+            changes = self.products.resolve([{"seed": seed}, *run.changes, fixed], self.seed)
+            made.append(self.study.recipe(changes, f"arm '{self.plan.name}'").plain())
+        return made
+
+    def refuse_other(self) -> None:
+        """Refuse a folder that holds runs of another recipe.
+
+        Raises:
+            RequestError: what lies there was made by another study, or an older version of this one.
+        """
+        for folder, recipe in zip(self.folders, self.recipes(), strict=True):
+            before = RunDirectory(folder).recipe()
+            changed = [c for c in recipe_difference(before, recipe) if not c[0].startswith(FREE)] if before else []
+            if changed:
+                keys = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in changed[:4])
+                raise RequestError(
+                    f"{folder} holds a trial of another study ({keys}). Give this study a directory of its own by "
+                    "`--out`, or begin it again by `--restart`."
+                )
+
+    def jobs(self, until: float | None) -> list[Job]:
+        """The jobs that take its runs to a share of their budget, or to the end."""
+        start = self.products.start(self.plan.arm, self.seed)
+        return [
+            Job(
+                f"{self.name}#{number}",
+                "foretrain.studies.trial:run_trial",
+                {"recipe": recipe, "folder": str(folder), "start": start, "until": until},
+            )
+            for number, (folder, recipe) in enumerate(zip(self.folders, self.recipes(), strict=True))
+            if RunDirectory(folder).status() != "done"
+        ]
+
+    def merge_jobs(self) -> list[Job]:
+        """The job that merges its runs, where they are to be merged and have not been."""
+        if self.plan.arm.merge is None or self.done:
+            return []
+        payload = {
+            "merge": self.plan.arm.merge.model_dump(mode="json"),
+            "plugins": self.study.base["plugins"],
+            "runs": [str(folder) for folder in self.folders],
+            "folder": str(self.judged.path),
+        }
+        return [Job(f"{self.name}#merge", "foretrain.studies.trial:merge_trial", payload)]
+
+    def cost(self) -> dict[str, float]:
+        """Steps, tokens, FLOPs, seconds of all its runs so far, and the largest memory of tensors, in bytes."""
+        costs = [RunDirectory(folder).cost() for folder in self.folders]
+        total = {key: float(sum(cost[key] or 0 for cost in costs)) for key in ("steps", "tokens", "flops", "seconds")}
+        return {**total, "peak_memory": max(float(cost.get("tensor_memory") or 0) for cost in costs)}
+
+
+def value(metric: Metric, figure: str, higher: bool, trial: Trial, base: Trial, share: float) -> float | None:
+    """What a trial measured of a metric; None where it did not.
+
+    Args:
+        metric: how the figure is read.
+        figure: its name.
+        higher: whether higher is better.
+        trial: the trial.
+        base: the baseline's with the same seed, which says what is to be reached.
+        share: 1 for the end of the run; below, the share of the budget at which it was, or is, looked at.
+    """
+    run = trial.judged
+    if share < 1:
+        return _at_share(run, figure, share)
+    if metric.at == "end":
+        return run.final().get(figure)
+    if metric.at == "best":
+        return _best(run, figure, higher)
+    target = _best(base.judged, figure, higher)
+    return None if target is None else _reached(run, figure, higher, target, base, trial.study.match)
+
+
+def _at_share(run: RunDirectory, figure: str, share: float) -> float | None:
+    total = run.plan().get("total_steps") or 0
+    found = run.series(figure)
+    seen = np.isfinite(found.values) & (found.steps <= max(1, round(share * total)))
+    return float(found.values[seen][-1]) if seen.any() else None
+
+
+def _best(run: RunDirectory, figure: str, higher: bool) -> float | None:
+    last = run.final().get(figure)
+    values = run.series(figure).values
+    values = np.append(values[np.isfinite(values)], [] if last is None else [last])
+    return None if values.size == 0 else float(values.max() if higher else values.min())
+
+
+def _reached(run: RunDirectory, figure: str, higher: bool, target: float, base: Trial, match: str) -> float | None:
+    """The share of the baseline's budget after which a curve first is as good as `target`; between points, a line."""
+    unit: Literal["steps", "tokens", "flops"] = "steps" if match in ("none", "steps") else match  # type: ignore[assignment]
+    spent = spending(run, figure, unit)
+    sign = -1.0 if higher else 1.0
+    total = base.plan.total(unit)
+    before: tuple[float, float] | None = None
+    for place, height in zip(spent.steps.tolist(), (sign * spent.values).tolist(), strict=True):
+        if height <= sign * target:
+            if before is None or before[1] == height:
+                return place / total
+            part = (before[1] - sign * target) / (before[1] - height)
+            return (before[0] + part * (place - before[0])) / total
+        before = (place, height)
+    return None
+
+
+def spending(run: RunDirectory, figure: str, unit: str) -> Series:
+    """A figure's curve over what was spent (`steps`, `tokens`, `flops`); its end is what the run's result says."""
+    column = "step" if unit == "steps" else unit
+    points = {
+        int(row[column]): float(row[figure])
+        for row in run.metrics()
+        if row.get(figure) is not None and math.isfinite(row[figure])
+    }
+    return Series(np.array(list(points), dtype=np.int64), np.array(list(points.values()), dtype=np.float64))
+
+
+def trials_of(study: Study, plan: ArmPlan, folder: Path, products: Products) -> list[Trial]:
+    """The trials of an arm, one a seed."""
+    return [Trial(study, plan, seed, folder / plan.name / f"seed-{seed}", products) for seed in study.seeds]
