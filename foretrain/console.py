@@ -15,6 +15,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from foretrain import units
+from foretrain.files import finite
 
 THEME = Theme(
     {
@@ -85,7 +86,7 @@ class Terminal:
     def json(self, value: Any) -> None:
         """A result for programs: one JSON document and nothing else on stdout; what is not finite becomes null."""
         if self.main:
-            text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+            text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str)
             self.out.file.write(text + "\n")
             self.out.file.flush()
 
@@ -281,13 +282,3 @@ def evaluation_line(figures: Mapping[str, float]) -> str:
             shown.add(pieces[1])
             parts.append(f"{pieces[1]} {pieces[2].replace('_', ' ')} {units.measured(value)}")
     return "  ".join(parts)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(child) for child in value]
-    return value

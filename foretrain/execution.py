@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from foretrain import distributed, environment
+from foretrain import environment
 from foretrain.budget import Pace, due, interval, steps_for
 from foretrain.checkpoints import Checkpointer
 from foretrain.clock import Clock
+from foretrain.closing import Keep, close, evaluate_task
 from foretrain.console import Terminal
 from foretrain.distributed import Group
 from foretrain.errors import Interrupted, RequestError, RunError
-from foretrain.exporting import model_card, model_from_state, save_model
 from foretrain.files import write_atomic, write_json
 from foretrain.flops import peak_flops
-from foretrain.generation import generate
-from foretrain.hashing import hash_data
 from foretrain.journal import Journal
 from foretrain.plan import Plan
 from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory
 from foretrain.signals import Interruption
-from foretrain.subject import Subject
 from foretrain.tasks.base import Measured
 from foretrain.tokens.tokenizer import TextTokenizer
 from foretrain.trackers.base import Trackers
@@ -42,11 +38,6 @@ REHEARSAL_SHARE = 0.02
 """Share of a `minutes` budget that the timed steps take."""
 MOST_EPOCHS = 16
 """Passes over a domain's text from which on the user is told."""
-SAMPLES = ("", "The ", "In ", "It is ")
-"""Prompts of the sample texts in the report."""
-
-Keep = Literal["all", "figures"]
-"""What a run leaves at its end: with `figures`, no exported model, no samples and no report."""
 
 
 class Run:
@@ -199,7 +190,7 @@ class Run:
         pace, seconds = trainer.rehearse(*REHEARSAL_STEPS, seconds=least), {}
         for name in self.plan.recipe.tasks:
             begin = time.perf_counter()
-            self.evaluate(trainer, name)
+            evaluate_task(trainer, name)
             seconds[name] = time.perf_counter() - begin
         return pace, seconds
 
@@ -315,18 +306,9 @@ class Run:
         figures = trainer.measure(validate=trainer.step in self.pauses)
         for name, task in self.plan.recipe.tasks.items():
             if trainer.step < trainer.total and task.every is not None and due(task.every, trainer.step, trainer.total):
-                for metric, measured in self.evaluate(trainer, name).items():
+                for metric, measured in evaluate_task(trainer, name).items():
                     figures |= _task_figures(name, metric, measured)
         return figures
-
-    def evaluate(self, trainer: Trainer, name: str) -> dict[str, Measured]:
-        """One task on the model as it stands."""
-        with trainer.learner.evaluating():
-            return self.plan.recipe.tasks[name].evaluate(self.subject(trainer), self.plan.recipe.seed)
-
-    def subject(self, trainer: Trainer) -> Subject:
-        """The model as tasks and samples see it."""
-        return Subject(trainer.learner.model, self.plan.tokenizer, self.plan.context)
 
     def _save(self, trainer: Trainer, validation: float | None) -> None:
         tree = {**trainer.state_dict(), "seconds": self.seconds, "journals": {}}
@@ -339,35 +321,7 @@ class Run:
 
     def close(self, trainer: Trainer) -> dict[str, Any]:
         """Tasks and `result.json`; and, as far as they are kept, samples, the exported model and the report."""
-        recipe = self.plan.recipe
-        # Figures that outlive the run are those of the exported weights: fp32, whatever it trained in.
-        with trainer.learner.exact(), trainer.learner.evaluating():
-            validation = trainer.validation.measure(trainer.learner, trainer.objective, self.group)
-            tasks = {name: self.evaluate(trainer, name) for name in recipe.tasks}
-            result = self._result(trainer, validation, tasks)
-            samples = self._samples(trainer) if self.keep == "all" else []
-        if self.keep == "all":
-            state = trainer.learner.state_dict()
-            state = distributed.whole(state) if trainer.learner.sharded else state
-            if self.group.main:
-                write_json(self.directory.samples_path, samples)
-                model = model_from_state(recipe, self.plan.config, state)
-                card = model_card(recipe, self.plan.plain(), result)
-                save_model(model, self.plan.tokenizer, card, self.directory.model_path)
-        if self.group.main:
-            write_json(self.directory.result_path, _without_nan(result))
-            if self.keep == "all":
-                write_report(self.directory)
-        return result
-
-    def _samples(self, trainer: Trainer) -> list[dict[str, str]]:
-        subject, tokens = self.subject(trainer), min(64, self.plan.context // 2)
-        if not subject.causal:
-            return []
-        return [
-            text.plain()
-            for text in generate(subject, SAMPLES, tokens=tokens, temperature=0.8, seed=self.plan.recipe.seed)
-        ]
+        return close(trainer, self.directory, self.keep, self.seconds, self.environment)
 
     def fail(self, text: str) -> None:
         """Leave word of what went wrong, where the disk allows it."""
@@ -376,38 +330,6 @@ class Run:
                 write_json(self.directory.result_path, {"status": "failed", "error": text})
                 if self.keep == "all":
                     write_report(self.directory)
-
-    def _result(
-        self, trainer: Trainer, validation: Mapping[str, float], tasks: Mapping[str, Mapping[str, Measured]]
-    ) -> dict[str, Any]:
-        return {
-            "status": "done",
-            "name": self.plan.recipe.name,
-            "seed": self.plan.recipe.seed,
-            "loss": self.directory.series("loss").last,
-            "validation": {name.removeprefix("validation/"): value for name, value in validation.items()},
-            "tasks": {
-                name: {metric: measured.plain() for metric, measured in metrics.items()}
-                for name, metrics in tasks.items()
-            },
-            "cost": {
-                "steps": trainer.step,
-                "tokens": trainer.step * self.plan.tokens_per_step,
-                "flops": trainer.meter.total,
-                "seconds": self.seconds,
-                "peak_memory": trainer.memory(),
-                "tensor_memory": trainer.tensor_memory(),
-            },
-            "skipped": trainer.guard.skipped,
-            "hashes": {**self.plan.hashes, "environment": hash_data(self.environment)},
-        }
-
-
-def _without_nan(value: Any) -> Any:
-    """Plain data for JSON, which knows no infinity: figures that are not finite become null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _task_figures(name: str, metric: str, measured: Measured) -> dict[str, float]:

@@ -95,6 +95,27 @@ def checkpoint_of(run: RunDirectory, step: int | None = None, only: Sequence[str
     return dict(checkpointer.load(steps[-1] if step is None else step, only))
 
 
+def export_run(run: RunDirectory, folder: Path, step: int | None = None) -> Path:
+    """Write a run's model, as it ended or as it was at a step, as a folder that `transformers` loads.
+
+    Raises:
+        RequestError: the run has no such checkpoint, or none at all yet.
+        RunError: the folder cannot be written.
+    """
+    model, tokenizer = load_run_model(run, step)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return save_model(model, tokenizer, _card(run, step), folder)
+
+
+def _card(run: RunDirectory, step: int | None) -> str:
+    card, result = run.model_path / "README.md", run.result()
+    if card.is_file():
+        return card.read_text(encoding="utf-8")
+    if result is None or result["status"] != "done" or step not in (None, result["cost"]["steps"]):
+        return f"# {run.name}\n\nA checkpoint of a run that has not ended.\n"
+    return model_card(run.load_recipe(), run.plan(), result)
+
+
 def _interval(measured: Mapping[str, Any]) -> str:
     low, high = measured["low"], measured["high"]
     return "" if low is None or high is None else f"{low:.4f} to {high:.4f} "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +116,14 @@ def failed_write(what: str, folder: Path, error: OSError, needed: int | None = N
             f"{what} could not be written to {folder}: {reason} ({space}). Make room and run the same command again."
         )
     return RunError(f"{what} could not be written to {folder}: {error.strerror or error}.")
+
+
+def finite(value: Any) -> Any:
+    """Plain data for JSON, which knows no infinity: figures that are not finite become null, keys become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): finite(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(child) for child in value]
+    return value

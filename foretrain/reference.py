@@ -172,9 +172,9 @@ def _type(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def sections() -> list[type[Section]]:
-    """The recipe and every section below it that is not a part, in the order in which they are named."""
-    found: dict[type[Section], None] = {Recipe: None}
+def sections(root: type[Section] = Recipe) -> list[type[Section]]:
+    """The recipe (or a study) and every section below it that is not a part, in the order in which they are named."""
+    found: dict[type[Section], None] = {root: None}
 
     def walk(annotation: Any) -> None:
         if inspect.isclass(annotation) and issubclass(annotation, Section):
@@ -186,7 +186,7 @@ def sections() -> list[type[Section]]:
         for argument in get_args(annotation):
             walk(argument)
 
-    for field in Recipe.model_fields.values():
+    for field in root.model_fields.values():
         walk(field.annotation)
     return list(found)
 
@@ -228,13 +228,35 @@ is `foretrain parts [KIND] [--json]`. Where a part follows a paper, the paper is
 """
 
 
+_STUDY_HEAD = """# The study file
+
+Every key of what `foretrain study` reads. [Studies](studies.md) shows how they are used; numbers, paths, parts and
+misspelt keys are as in [the recipe](recipe.md). Overrides: `--set seeds=8 --set base.optimizer.lr=1e-3`.
+"""
+
+
 def recipe_page() -> str:
     """docs/recipe.md: every key of a recipe."""
-    pieces = [_RECIPE_HEAD, _GENERATED]
-    for section in sections():
-        title = "Top level" if section is Recipe else section.__name__
-        pieces.append(f"## {title}\n\n{inspect.getdoc(section)}\n\n{_table(describe_fields(section))}")
+    return _schema_page(_RECIPE_HEAD, Recipe)
+
+
+def study_page() -> str:
+    """docs/study-file.md: every key of a study."""
+    from foretrain.studies.study import Study  # only this page needs studies
+    from foretrain.studies.train_once import TrainOnceStudy
+
+    once = [section for section in sections(TrainOnceStudy) if section not in sections(Study)]
+    return "\n".join([_schema_page(_STUDY_HEAD, Study), *(_schema_section(each, each.__name__) for each in once)])
+
+
+def _schema_page(head: str, root: type[Section]) -> str:
+    pieces = [head, _GENERATED]
+    pieces += [_schema_section(each, "Top level" if each is root else each.__name__) for each in sections(root)]
     return "\n".join(pieces)
+
+
+def _schema_section(section: type[Section], title: str) -> str:
+    return f"## {title}\n\n{inspect.getdoc(section)}\n\n{_table(describe_fields(section))}"
 
 
 def parts_page() -> str:
@@ -304,7 +326,12 @@ def claims_page() -> str:
     return page()
 
 
-PAGES = {"recipe.md": recipe_page, "parts.md": parts_page, "claims.md": claims_page}
+PAGES = {
+    "recipe.md": recipe_page,
+    "parts.md": parts_page,
+    "study-file.md": study_page,
+    "claims.md": claims_page,
+}
 """The generated pages of docs/ by file name."""
 
 

@@ -297,9 +297,9 @@ def _check_merge(part: Any, recipe: Figures) -> None:
 
 def _check_executor(part: Any, recipe: Figures) -> None:
     jobs = [
-        Job("good", "foretrain.studies.rehearsal:answer", {"figures": [1, 2.5, None], "text": "naïve\n"}),
-        Job("bad", "foretrain.studies.rehearsal:fail", {"error": "it failed"}),
-        Job("wrong", "foretrain.studies.rehearsal:refuse", {"error": "it was refused"}),
+        Job("good", "foretrain.checks.sample_jobs:answer", {"figures": [1, 2.5, None], "text": "naïve\n"}),
+        Job("bad", "foretrain.checks.sample_jobs:fail", {"error": "it failed"}),
+        Job("wrong", "foretrain.checks.sample_jobs:refuse", {"error": "it was refused"}),
     ]
     expected = {
         "good": Outcome(jobs[0], jobs[0].payload, None, "done"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from foretrain.context import Context
 from foretrain.distributed import Group
 from foretrain.errors import RequestError
 from foretrain.exporting import model_card, save_model
-from foretrain.files import write_atomic, write_json
+from foretrain.files import finite, write_atomic, write_json
 from foretrain.hashing import hash_data
 from foretrain.kernels.accelerate import accelerate
 from foretrain.learner import Learner
@@ -67,7 +66,7 @@ def evaluate_merge(merge: Merge, runs: Sequence[RunDirectory], folder: Path) -> 
         result = _result(plan, merged, runs, hashes)
         write_json(directory.environment_path, surroundings)
         _write(directory, plan, merged, {**_plan_of_merge(merged, runs), **what}, result)
-        result = _finite(result)
+        result = finite(result)
         write_json(directory.result_path, result)
     return result
 
@@ -172,10 +171,3 @@ def _write(directory: RunDirectory, plan: Plan, merged: Merged, told: dict[str, 
         kind = told["merge"]["kind"]
         card = f"{model_card(plan.recipe, told, result)}\n## Merge\n\nThe {kind} of:\n\n{members}\n"
         save_model(model.cpu(), plan.tokenizer, card, directory.model_path)
-
-
-def _finite(value: Any) -> Any:
-    """Plain data for JSON, which knows no infinity: figures that are not finite become null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

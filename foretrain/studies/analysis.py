@@ -176,7 +176,7 @@ def _arm(findings: Findings, name: str, contrasts: Sequence[Mapping[str, Any]]) 
     share = findings.share(name)
     return {
         "changes": [list(change) for change in _changes(findings, name)],
-        **{key: fmean(row[key] for row in ran) for key in ("steps", "tokens", "flops", "seconds")},
+        **{key: _mean([row[key] for row in ran]) for key in ("steps", "tokens", "flops", "seconds")},
         "peak_memory": max(row["peak_memory"] for row in ran),
         "one_off_flops": plan.one_off,
         "tuning_flops": plan.tuning_flops,
@@ -187,6 +187,11 @@ def _arm(findings: Findings, name: str, contrasts: Sequence[Mapping[str, Any]]) 
         "metrics": {metric: _figures(findings, name, metric, share, contrasts) for metric in findings.study.metrics},
         "trials": rows,
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Their mean; a whole number where all are the same one."""
+    return values[0] if len(set(values)) == 1 else fmean(values)
 
 
 def _figures(

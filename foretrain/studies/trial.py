@@ -5,14 +5,14 @@ They are called by an executor in this process or another, on this machine or an
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from foretrain import __version__, api
+from foretrain import __version__
 from foretrain.budget import Pace, steps_for
 from foretrain.distributed import Group
+from foretrain.exporting import export_run
 from foretrain.hashing import hash_data
 from foretrain.merging.base import Merge
 from foretrain.merging.evaluating import evaluate_merge
@@ -20,6 +20,7 @@ from foretrain.parts import find, load_plugin
 from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Budget, Recipe, make_recipe
 from foretrain.run_directory import RunDirectory
+from foretrain.running import run
 from foretrain.tokens.cache import cache_folder
 from foretrain.tokens.tokenizer import TextTokenizer
 from foretrain.trainer import Trainer
@@ -69,8 +70,8 @@ def run_trial(payload: Mapping[str, Any]) -> dict[str, Any]:
     """
     recipe = make_recipe(payload["recipe"])
     start = payload["start"] if not (Path(payload["folder"]) / "recipe.yaml").is_file() else None
-    run = api.run(recipe, out=payload["folder"], start_from=start, until=payload["until"], keep="figures", quiet=True)
-    return {"cost": run.cost()}
+    done = run(recipe, out=payload["folder"], start_from=start, until=payload["until"], keep="figures", quiet=True)
+    return {"cost": done.cost()}
 
 
 def merge_trial(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,12 +100,10 @@ def make_product(payload: Mapping[str, Any]) -> dict[str, Any]:
     recipe = make_recipe(payload["recipe"])
     name = _content_hash(recipe, payload["until"])
     folder = cache_folder() / "products" / name
-    run = api.run(recipe, out=folder, until=payload["until"], quiet=True)
-    cost = run.cost()
-    model = run.model_path
+    made = run(recipe, out=folder, until=payload["until"], quiet=True)
+    cost, model = made.cost(), made.model_path
     if not (model / "config.json").is_file():
-        shutil.rmtree(model, ignore_errors=True)
-        api.export(run, out=model)
+        export_run(made, model)
     start = str(folder) if payload["until"] is None else f"{folder}@{int(cost['steps'] or 0)}"
     return {"path": str(folder), "start": start, "model": str(model), "hash": name, "cost": cost}
 

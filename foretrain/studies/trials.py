@@ -110,11 +110,12 @@ class Trial:
         }
         return [Job(f"{self.name}#merge", "foretrain.studies.trial:merge_trial", payload)]
 
-    def cost(self) -> dict[str, float]:
+    def cost(self) -> dict[str, Any]:
         """Steps, tokens, FLOPs, seconds of all its runs so far, and the largest memory of tensors, in bytes."""
         costs = [RunDirectory(folder).cost() for folder in self.folders]
-        total = {key: float(sum(cost[key] or 0 for cost in costs)) for key in ("steps", "tokens", "flops", "seconds")}
-        return {**total, "peak_memory": max(float(cost.get("tensor_memory") or 0) for cost in costs)}
+        whole = {key: sum(int(cost[key] or 0) for cost in costs) for key in ("steps", "tokens", "flops")}
+        seconds = sum(float(cost["seconds"] or 0) for cost in costs)
+        return {**whole, "seconds": seconds, "peak_memory": max(int(cost["tensor_memory"] or 0) for cost in costs)}
 
 
 def value(metric: Metric, figure: str, higher: bool, trial: Trial, base: Trial, share: float) -> float | None:
@@ -173,11 +174,11 @@ def _reached(run: RunDirectory, figure: str, higher: bool, target: float, base: 
 def spending(run: RunDirectory, figure: str, unit: str) -> Series:
     """A figure's curve over what was spent (`steps`, `tokens`, `flops`); its end is what the run's result says."""
     column = "step" if unit == "steps" else unit
-    points = {
-        int(row[column]): float(row[figure])
-        for row in run.metrics()
-        if row.get(figure) is not None and math.isfinite(row[figure])
-    }
+    rows = [row for row in run.metrics() if row.get(figure) is not None and math.isfinite(row[figure])]
+    points = {int(row[column]): float(row[figure]) for row in rows}
+    if run.status() == "done" and (last := run.final().get(figure)) is not None:
+        # In the precision that judges, which is not the one it trained in: what is best must be on the curve.
+        points[int(run.cost()[unit] or 0)] = last
     return Series(np.array(list(points), dtype=np.int64), np.array(list(points.values()), dtype=np.float64))
 
 

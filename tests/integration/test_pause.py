@@ -79,7 +79,7 @@ def test_off_the_grid_the_pause_adds_its_evaluation_and_nothing_else(whole: RunD
 def test_the_same_pause_again_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paused = run(tmp_path / "run", until=0.4)
     before = {path: path.stat().st_mtime_ns for path in paused.path.rglob("*") if path.name != ".lock"}
-    monkeypatch.setattr("foretrain.api.make_plan", lambda *given, **named: pytest.fail("it should not be planned"))
+    monkeypatch.setattr("foretrain.running.make_plan", lambda *given, **named: pytest.fail("it should not be planned"))
     for until in (0.4, 0.1):
         assert run(tmp_path / "run", until=until).status() == "paused"
     after = {path: path.stat().st_mtime_ns for path in paused.path.rglob("*") if path.name != ".lock"}

@@ -97,7 +97,7 @@ def test_a_ray_of_its_own_is_shut_down(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     before = signal.getsignal(signal.SIGTERM)
     with Ray(slots=1).open(tmp_path) as pool:
-        (outcome,) = pool.run([Job("x", "foretrain.studies.rehearsal:answer", {"a": 1})])
+        (outcome,) = pool.run([Job("x", "foretrain.checks.sample_jobs:answer", {"a": 1})])
     assert outcome.result == {"a": 1}
     assert not ray.is_initialized()
     assert signal.getsignal(signal.SIGTERM) == before

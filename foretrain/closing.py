@@ -1,0 +1,107 @@
+"""Closing: what a run leaves behind after its last step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from foretrain import distributed
+from foretrain.exporting import model_card, model_from_state, save_model
+from foretrain.files import finite, write_json
+from foretrain.generation import generate
+from foretrain.hashing import hash_data
+from foretrain.reports.run_report import write_report
+from foretrain.run_directory import RunDirectory
+from foretrain.subject import Subject
+from foretrain.tasks.base import Measured
+from foretrain.trainer import Trainer
+
+SAMPLES = ("", "The ", "In ", "It is ")
+"""Prompts of the sample texts in the report."""
+
+Keep = Literal["all", "figures"]
+"""What a run leaves at its end: with `figures`, no exported model, no samples and no report."""
+
+
+def close(
+    trainer: Trainer, directory: RunDirectory, keep: Keep, seconds: float, environment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tasks and `result.json`; and, as far as they are kept, samples, the exported model and the report.
+
+    Args:
+        trainer: after its last step.
+        directory: where it all goes.
+        keep: how much of it.
+        seconds: what the training took.
+        environment: what it ran on (`environment.describe`).
+    """
+    plan, group = trainer.plan, trainer.group
+    # Figures that outlive the run are those of the exported weights: fp32, whatever it trained in.
+    with trainer.learner.exact(), trainer.learner.evaluating():
+        validation = trainer.validation.measure(trainer.learner, trainer.objective, group)
+        tasks = {name: evaluate_task(trainer, name) for name in plan.recipe.tasks}
+        result = _result(trainer, directory, validation, tasks, seconds, environment)
+        samples = _samples(trainer) if keep == "all" else []
+    if keep == "all":
+        state = trainer.learner.state_dict()
+        state = distributed.whole(state) if trainer.learner.sharded else state
+        if group.main:
+            write_json(directory.samples_path, samples)
+            model = model_from_state(plan.recipe, plan.config, state)
+            save_model(model, plan.tokenizer, model_card(plan.recipe, plan.plain(), result), directory.model_path)
+    if group.main:
+        write_json(directory.result_path, finite(result))
+        if keep == "all":
+            write_report(directory)
+    return result
+
+
+def evaluate_task(trainer: Trainer, name: str) -> dict[str, Measured]:
+    """One task of the recipe on the model as it stands."""
+    recipe = trainer.plan.recipe
+    with trainer.learner.evaluating():
+        return recipe.tasks[name].evaluate(_subject(trainer), recipe.seed)
+
+
+def _subject(trainer: Trainer) -> Subject:
+    """The model as tasks and samples see it."""
+    return Subject(trainer.learner.model, trainer.plan.tokenizer, trainer.plan.context)
+
+
+def _samples(trainer: Trainer) -> list[dict[str, str]]:
+    subject, tokens = _subject(trainer), min(64, trainer.plan.context // 2)
+    if not subject.causal:
+        return []
+    texts = generate(subject, SAMPLES, tokens=tokens, temperature=0.8, seed=trainer.plan.recipe.seed)
+    return [text.plain() for text in texts]
+
+
+def _result(
+    trainer: Trainer,
+    directory: RunDirectory,
+    validation: Mapping[str, float],
+    tasks: Mapping[str, Mapping[str, Measured]],
+    seconds: float,
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    plan = trainer.plan
+    return {
+        "status": "done",
+        "name": plan.recipe.name,
+        "seed": plan.recipe.seed,
+        "loss": directory.series("loss").last,
+        "validation": {name.removeprefix("validation/"): value for name, value in validation.items()},
+        "tasks": {
+            name: {metric: measured.plain() for metric, measured in metrics.items()} for name, metrics in tasks.items()
+        },
+        "cost": {
+            "steps": trainer.step,
+            "tokens": trainer.step * plan.tokens_per_step,
+            "flops": trainer.meter.total,
+            "seconds": seconds,
+            "peak_memory": trainer.memory(),
+            "tensor_memory": trainer.tensor_memory(),
+        },
+        "skipped": trainer.guard.skipped,
+        "hashes": {**plan.hashes, "environment": hash_data(environment)},
+    }
