@@ -141,6 +141,9 @@ def train_once(plain: Mapping[str, Any]) -> View:
             for acting in names
         ]
         rows.append({"acting": Text("all", style="strong"), **{read: _cell(check["joint"][read]) for read in names}})
+        if check["control"] is not None:
+            cells = check["control"]["cells"]
+            rows.append({"acting": Text("control", style="strong"), **{read: _cell(cells[read]) for read in names}})
         shown.append(tables.table(rows, title="Effect on the metric of each intervention, in seed noise"))
         shown += [Text(words) for words in check["words"]]
     if full is not None:

@@ -9,16 +9,20 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from foretrain.claims.train_once import unknown
 from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import hash_data
 from foretrain.plain_yaml import parse_yaml
 from foretrain.recipe import read_recipe
 from foretrain.section import Section, problems
 from foretrain.studies.study import Study, make_study
+from foretrain.studies.train_once import TrainOnceStudy, make_train_once
 
 FILE = "claim.yaml"
 ScaleName = Literal["smoke", "small", "full"]
 SCALES: tuple[ScaleName, ...] = ("smoke", "small", "full")
+AnyStudy = Study | TrainOnceStudy
+"""What a claim is restated as: arms, or many interventions in one run."""
 Effect = Literal["better", "worse", "no difference"]
 
 
@@ -106,7 +110,7 @@ class Claim(Section):
     decided: list[str] = []
     """What the paper leaves open, and what was chosen here."""
     study: dict[str, Any]
-    """The study, as in a study file: base, arms, seeds, metrics ..."""
+    """The study, as in a study file: base, arms, seeds, metrics ... (or base and `train_once`)."""
     scales: Scales
     """Changes of the study at each size."""
 
@@ -114,10 +118,12 @@ class Claim(Section):
     @classmethod
     def _arms_of_a_base(cls, study: dict[str, Any]) -> dict[str, Any]:
         if not _complete(study):
-            raise ValueError("should have `base` (a recipe) and `arms` (changes of it, by name), as a study file has")
+            raise ValueError(
+                "should have `base` (a recipe) and `arms` (changes of it, by name) or `train_once`, as a study file has"
+            )
         return study
 
-    def at(self, scale: ScaleName, folder: Path, seeds: int | None = None) -> Study:
+    def at(self, scale: ScaleName, folder: Path, seeds: int | None = None) -> AnyStudy:
         """The study at a scale.
 
         Args:
@@ -199,7 +205,7 @@ def _study_faults(data: Mapping[str, Any], folder: Path) -> Iterator[str]:
     if not isinstance(raw, dict) or not _complete(raw):
         return
     changes = {"small": {}, **(scales if isinstance(scales, dict) else {})}
-    studies: list[Study] = []
+    studies: list[AnyStudy] = []
     told: set[str] = set()
     for scale in ("small", "smoke", "full"):
         if isinstance(mapping := changes.get(scale), dict):
@@ -214,7 +220,14 @@ def _study_faults(data: Mapping[str, Any], folder: Path) -> Iterator[str]:
     expects = data.get("expects")
     for number, expected in enumerate(expects if isinstance(expects, list) else ()):
         if isinstance(expected, dict):
-            for fault in _unknown(expected, raw, studies[0] if studies else None):
+            study = studies[0] if studies else None
+            if isinstance(study, TrainOnceStudy):
+                faults = unknown(expected, study)
+            elif "train_once" in raw:
+                continue  # the study itself is at fault, so what it compares is not known
+            else:
+                faults = _unknown(expected, raw, study)
+            for fault in faults:
                 yield f"expects[{number}].{fault}"
 
 
@@ -247,7 +260,8 @@ def _unknown(expected: Mapping[str, Any], raw: Mapping[str, Any], study: Study |
 
 
 def _complete(study: Mapping[str, Any]) -> bool:
-    return isinstance(study.get("base"), dict | str) and isinstance(arms := study.get("arms"), dict) and bool(arms)
+    parts = (study.get("arms"), study.get("train_once"))
+    return isinstance(study.get("base"), dict | str) and any(isinstance(part, dict) and part for part in parts)
 
 
 def _names(value: Any) -> list[str]:
@@ -256,11 +270,12 @@ def _names(value: Any) -> list[str]:
 
 def _study(
     raw: Mapping[str, Any], changes: Mapping[str, Any], folder: Path, source: str, seeds: int | None = None
-) -> Study:
+) -> AnyStudy:
     overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in _leaves(changes)]
     if seeds is not None:
         overrides.append(f"seeds={seeds}")
-    return make_study({"name": f"claims-{folder.resolve().name}", **raw}, folder, source, overrides)
+    make = make_train_once if "train_once" in raw else make_study
+    return make({"name": f"claims-{folder.resolve().name}", **raw}, folder, source, overrides)
 
 
 def _leaves(changes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

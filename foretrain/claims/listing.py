@@ -13,6 +13,7 @@ from foretrain import tables, units
 from foretrain.claims import words
 from foretrain.claims.finding import Entry, entries
 from foretrain.reports import study_words
+from foretrain.studies.interference import UNTOUCHED
 
 STYLES = {"reproduced": "good", "not reproduced": "bad", "undecided": "note", "not run": "label"}
 """Verdicts in their colours."""
@@ -59,6 +60,8 @@ def _row(entry: Entry) -> dict[str, Any]:
 def baseline(entry: Entry) -> str:
     """The baseline of a claim's study, as it is written."""
     study = entry.claim.study
+    if "train_once" in study:
+        return UNTOUCHED
     return str(study.get("baseline") or next(iter(study.get("arms") or {}), ""))
 
 

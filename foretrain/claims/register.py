@@ -12,6 +12,7 @@ from typing import Any
 from foretrain import units
 from foretrain.claims import words
 from foretrain.claims.finding import Entry, entries
+from foretrain.claims.train_once import CHECK, arms_as_written
 from foretrain.comparison import flat
 from foretrain.reports import study_words
 from foretrain.studies.study import Arm
@@ -147,10 +148,10 @@ def _second(result: Mapping[str, Any]) -> list[str]:
 def _arms(entry: Entry) -> str:
     """What each arm changes, and what it measured (mean and standard deviation over seeds) and cost."""
     result, study = entry.result, entry.claim.study
-    raw = study.get("arms") or {}
+    raw = study.get("arms") or arms_as_written(study)
     if result is None:
         return _table(("arm", "changes"), [[name, _changes(arm)] for name, arm in raw.items()])
-    metrics: Mapping[str, Any] = result["study"]["metrics"]
+    metrics = {name: told for name, told in result["study"]["metrics"].items() if not name.startswith(CHECK)}
     # Arms that the study added itself (baselines with a larger budget) change nothing of their own.
     names = [*result["arms"], *(name for name in raw if name not in result["arms"])]
     rows = []

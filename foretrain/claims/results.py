@@ -85,7 +85,7 @@ def environment_of(folder: Path) -> dict[str, Any]:
     """
     told = [
         found
-        for path in sorted((folder / "trials").rglob("environment.json"))
+        for path in sorted(folder.rglob("trials/**/environment.json"))
         if isinstance(found := _json(path), dict) and "python" in found
     ]
     if not told:

@@ -12,6 +12,7 @@ from foretrain.claims.claim import SCALES, ScaleName, load_claim
 from foretrain.claims.finding import HERE, RESULT, claims_folder, entry, find, own
 from foretrain.claims.register import MARK, page
 from foretrain.claims.results import environment_of, result_data
+from foretrain.claims.train_once import as_study
 from foretrain.claims.words import outcome_words
 from foretrain.console import Terminal
 from foretrain.errors import RequestError, unknown_name
@@ -19,6 +20,7 @@ from foretrain.files import write_atomic, write_json
 from foretrain.studies.commands import study as run_study
 from foretrain.studies.executors.base import Executor
 from foretrain.studies.executors.inline import Inline
+from foretrain.studies.train_once import TrainOnceStudy
 
 
 def run_claim(
@@ -76,6 +78,8 @@ def run_claim(
             directory = Path(stack.enter_context(TemporaryDirectory()))
         # Where nothing lasts there is no place to tell of.
         data = run_study(study, out=directory, restart=restart, quiet=quiet or not lasting)
+        if isinstance(study, TrainOnceStudy):
+            data = as_study(directory)
         today = datetime.now(timezone.utc).date().isoformat()
         result = result_data(claim, home, size, data, environment_of(directory), today)
     if size == "smoke":

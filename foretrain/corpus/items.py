@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ def read_items(
     fields: Sequence[str] = (),
     limit: int | None = None,
     invalid: Invalid = "error",
+    options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The items of a .jsonl, .csv or .parquet file (or .gz, .zst), a folder of these, `builtin:NAME` or `hub:NAME`.
 
@@ -31,13 +32,14 @@ def read_items(
         fields: fields that every item must have, with a value (not null).
         limit: read at most this many.
         invalid: what happens to invalid UTF-8.
+        options: settings of a built-in corpus or a data set.
 
     Raises:
         RequestError: nothing is there, a record cannot be read, a field is missing (names file, line, and the nearest
             field there is), or there is no item at all.
     """
     items: list[dict[str, Any]] = []
-    for place, item in islice(_records(str(path), invalid), limit):
+    for place, item in islice(_records(str(path), invalid, options or {}), limit):
         for name in fields:
             if need_field(item, name, place) is None:
                 raise RequestError(f"{place}: the field '{name}' is null; every item needs a value there.")
@@ -47,10 +49,10 @@ def read_items(
     return items
 
 
-def _records(path: str, invalid: Invalid) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _records(path: str, invalid: Invalid, options: Mapping[str, Any]) -> Iterator[tuple[Place, dict[str, Any]]]:
     if path.startswith(("builtin:", "hub:")):
         reader = Reader(invalid=invalid)
-        for source in open_path(path):
+        for source in open_path(path, options):
             for number, document in enumerate(source.documents(reader), 1):
                 yield Place(path, "document", number), {**document.metadata, "id": document.id, "text": document.text}
         return

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
 from foretrain.comparison import recipe_difference
 from foretrain.studies.planning import ArmPlan, Products
-from foretrain.studies.statistics import Contrast, Floor, judge, noise_floor, paired
+from foretrain.studies.refusals import CLOSE
+from foretrain.studies.statistics import Contrast, Direction, Floor, judge, noise_floor, paired
 from foretrain.studies.study import Study
 from foretrain.studies.trials import Trial, value
 
@@ -26,7 +28,7 @@ class Findings:
         trials: by arm, the larger baselines of second verdicts included.
         errors: what went wrong, by arm and seed.
         stopped: arms that ended early, with the share of the budget at which they did.
-        higher: whether higher is better, by metric.
+        higher: whether a higher figure is better, by metric.
         floors: seed noise measured elsewhere, by metric, and where.
     """
 
@@ -63,6 +65,11 @@ class Findings:
             return set()
         lost = [seed for arm, seed in self.errors if arm == self.study.baseline]
         return {(arm, seed) for arm in self.trials for seed in lost}
+
+    def direction(self, metric: str) -> Direction:
+        """Which way of a metric is better; what was reached early is, whichever way its figure goes."""
+        reached = self.study.metrics[metric].at == "reached"
+        return "higher" if self.higher[metric] and not reached else "lower"
 
     def share(self, arm: str) -> float:
         """The share of its budget that an arm was given."""
@@ -112,7 +119,7 @@ def study_data(findings: Findings) -> dict[str, Any]:
         "noise": {name: _noise(findings, name) for name in study.metrics},
         "products": findings.products.plain(),
         "totals": totals,
-        "notes": [*findings.notes],
+        "notes": [*findings.notes, *_off_plan(findings)],
     }
 
 
@@ -121,7 +128,7 @@ def _metric(findings: Findings, name: str) -> dict[str, Any]:
     return {
         "figure": metric.figure or name,
         "at": metric.at,
-        "direction": "higher" if findings.higher[name] else "lower",
+        "direction": findings.direction(name),
         "smallest": findings.smallest(name),
         "noise_units": None if metric.difference is not None else metric.noise or 1.0,
         "judged": metric.judged,
@@ -140,11 +147,10 @@ def _contrasts(findings: Findings, pairs: Sequence[tuple[str, str]]) -> list[dic
         smallest, noise = findings.smallest(metric), findings.floor(metric)[0].sd
         for arm, against in pairs:
             share = min(findings.share(arm), findings.share(against))
-            direction: Literal["lower", "higher"] = "higher" if findings.higher[metric] else "lower"
             contrast = paired(
                 findings.values(arm, metric, share),
                 findings.values(against, metric, share),
-                direction=direction,
+                direction=findings.direction(metric),
                 smallest=0.0 if smallest is None else smallest,
                 noise=noise,
                 failed=_missing(findings, arm, metric, share),
@@ -223,17 +229,37 @@ def _trial(findings: Findings, trial: Trial) -> dict[str, Any]:
         "seed": trial.seed,
         "status": "failed" if error is not None else "stopped" if stopped else "done",
         "path": str(trial.judged.path.relative_to(findings.folder)),
-        "error": error,
+        "error": None if error is None else _without_places(findings, error),
         **trial.cost(),
         "skipped": int((trial.judged.result() or {}).get("skipped") or 0),
     }
 
 
+def _without_places(findings: Findings, error: str) -> str:
+    """An error without what is another one each time: the study's folder, and which worker had the trial."""
+    return re.sub(r"\bworker-\d+\b", "worker-K", error.replace(f"{findings.folder}/", ""))
+
+
+def _off_plan(findings: Findings) -> list[str]:
+    """A note on every arm whose trials took other FLOPs than they were matched by."""
+    notes = []
+    for name, plan in findings.plans.items():
+        spent = [trial.cost()["flops"] for trial in findings.trials[name] if trial.done]
+        planned = plan.total("flops")
+        off = max((abs(flops - planned) for flops in spent), default=0.0)
+        if off > max(CLOSE * planned, plan.step("flops")):
+            notes.append(
+                f"{name} was matched by {planned:.4g} FLOPs a trial, and its trials took from {min(spent):.4g} to "
+                f"{max(spent):.4g}: the comparison is not at an equal cost."
+            )
+    return notes
+
+
 def _changes(findings: Findings, name: str) -> list[tuple[str, Any, Any]]:
     """What makes an arm's recipes other than the baseline's: key, there, here."""
-    base = findings.trials[findings.study.baseline][0].recipes()[0]
+    base = findings.trials[findings.study.baseline][0].recipes[0]
     found: dict[str, tuple[str, Any, Any]] = {}
-    for recipe in findings.trials[name][0].recipes():
+    for recipe in findings.trials[name][0].recipes:
         for key, there, here in recipe_difference(base, recipe):
             if key not in ("name", "seed"):
                 found.setdefault(f"{key}={here}", (key, there, here))
@@ -250,7 +276,9 @@ def _totals(findings: Findings) -> dict[str, Any]:
     tuning = sum(plan.tuning_flops for plan in findings.plans.values())
     saved = 0.0
     for name, share in findings.stopped.items():
-        saved += len(findings.trials[name]) * (1 - share) * findings.plans[name].total("flops")
+        # A trial that ran to its end before the rule was asked saved nothing.
+        ended = sum(not trial.done for trial in findings.trials[name])
+        saved += ended * (1 - share) * findings.plans[name].total("flops")
     return {
         "trials": len(costs),
         "flops": sum(cost["flops"] for cost in costs) + tuning,

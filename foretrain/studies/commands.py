@@ -15,7 +15,7 @@ from foretrain.recipe import read_recipe
 from foretrain.studies.conducting import conduct
 from foretrain.studies.noise import FILE, noise_data, noise_study
 from foretrain.studies.study import Study, load_study
-from foretrain.studies.train_once import conduct_train_once, load_train_once
+from foretrain.studies.train_once import TrainOnceStudy, conduct_train_once, load_train_once
 
 OWN = (
     "trials",
@@ -31,12 +31,14 @@ OWN = (
     FILE,
 )
 """What a study writes into its directory."""
+KNOWN = ("study.yaml", "train_once.json", "check/study.yaml", "full/study.yaml")
+"""Files of which a directory of a study has one, from before its first trial on."""
 NOISE_SEEDS = 10
 """Seeds of a noise study, unless it is told how many."""
 
 
 def study(
-    file: Study | Path | str,
+    file: Study | TrainOnceStudy | Path | str,
     *,
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
@@ -64,14 +66,20 @@ def study(
         Interrupted: it was stopped by a signal and can be resumed.
     """
     terminal = Terminal(quiet=quiet)
-    if not isinstance(file, Study) and "train_once" in read_recipe(Path(file)):
-        once = load_train_once(file, [*overrides, *([] if seeds is None else [f"seeds={seeds}"])])
+    if seeds is not None and seeds < 1:
+        raise RequestError(f"seeds: a study has at least one (given: {seeds}).")
+    told = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
+    if isinstance(file, TrainOnceStudy) or (not isinstance(file, Study) and "train_once" in read_recipe(Path(file))):
+        if isinstance(file, TrainOnceStudy):
+            once = file if seeds is None else file.model_copy(update={"seeds": seeds})
+        else:
+            once = load_train_once(file, told)
         folder = _folder(once.name, out, restart)
         return conduct_train_once(once, folder, terminal=terminal)
     if isinstance(file, Study):
         found = file if seeds is None else file.model_copy(update={"seeds": list(range(seeds))})
     else:
-        found = load_study(file, [*overrides, *([] if seeds is None else [f"seeds={seeds}"])])
+        found = load_study(file, told)
     folder = _folder(found.name, out, restart)
     data = conduct(found, folder, terminal=terminal)
     terminal.say(f"done: {folder / 'study.json'}, report {folder / 'report.html'}")
@@ -113,7 +121,8 @@ def _folder(name: str, out: Path | str | None, restart: bool) -> Path:
     folder = Path(out) if out is not None else Path("studies") / name
     if (folder / "recipe.yaml").is_file():
         raise RequestError(f"{folder} is the directory of a run; give the study one of its own by --out.")
-    if restart and folder.is_dir():
+    # A folder that holds no study may hold other things by these names.
+    if restart and any((folder / known).is_file() for known in KNOWN):
         with RunLock(folder):
             for own in OWN:
                 path = folder / own

@@ -5,6 +5,8 @@ read by a metric of its own. Cell (j, i) of the matrix is what intervention j al
 diagonal it should be nothing; on it stands the intervention's own effect, which should be the same where all act
 together. Only pairs and the one joint effect are seen: two that disturb a third only together are not.
 
+A control that is known to disturb one of them tells whether the check could have seen it.
+
 Cells have the words of all verdicts. Each of three families is corrected by Holm for itself: the n (n - 1) cells off
 the diagonal, the n effects, and the n comparisons of all together with one alone.
 """
@@ -22,6 +24,8 @@ UNTOUCHED = "untouched"
 """The arm in which no intervention acts."""
 JOINT = "joint"
 """The arm in which all of them do."""
+CONTROL = "control"
+"""The arm in which something acts that is known to disturb one of them."""
 NEAR = 2.0
 """Seed standard deviations within which an effect in the joint run agrees with that of a run of its own."""
 
@@ -30,19 +34,21 @@ Cell = dict[str, Any]
 """A verdict as plain data, as in the `contrasts` of `study.json`."""
 
 
-def interference(study: Study, names: Sequence[str]) -> dict[str, Any]:
+def interference(study: Study, names: Sequence[str], disturbed: str | None = None) -> dict[str, Any]:
     """The interference test.
 
     Args:
         study: `study.json` with the arms `untouched`, `joint` and one for each intervention, and a metric of the name
             of each intervention.
         names: the interventions.
+        disturbed: the one that the arm `control` should disturb; None where there is no such arm.
 
     Returns:
         `matrix` (cells by acting intervention and by the one that is read), `joint` (effect of all together, by the one
         that is read), `kept` (all together against the one alone); the pairs (acting, read) that are `interacting`,
         `safe` (no difference that matters) and `undecided`; interventions whose effect is `changed`, `preserved` or
-        `unsettled` where all act; those whose own effect was `seen`; and `words`.
+        `unsettled` where all act; those whose own effect was `seen`; `control`, with what it
+        `disturbs`, its `cells` (a family of their own) and whether it was `detected`; and `words`.
     """
     pairs = [(acting, read) for acting in names for read in names if acting != read]
     off = _judged(study, [(acting, UNTOUCHED, read) for acting, read in pairs])
@@ -62,6 +68,7 @@ def interference(study: Study, names: Sequence[str]) -> dict[str, Any]:
         "preserved": [name for name in names if kept[name]["verdict"] == "no difference"],
         "unsettled": [name for name in names if kept[name]["verdict"] == "undecided"],
         "seen": [name for name in names if _differs(cells[name, name])],
+        "control": None if disturbed is None else _control(study, names, disturbed),
     }
     return {**found, "words": _words(found)}
 
@@ -121,6 +128,11 @@ def cost(full: Study | None, check: Study | None, names: Sequence[str]) -> dict[
     return {"check": tested, "full": spent, "flops": total, "separate": separate, "saved": 1 - total / separate}
 
 
+def _control(study: Study, names: Sequence[str], disturbed: str) -> dict[str, Any]:
+    cells = dict(zip(names, _judged(study, [(CONTROL, UNTOUCHED, name) for name in names]), strict=True))
+    return {"disturbs": disturbed, "cells": cells, "detected": _differs(cells[disturbed])}
+
+
 def _judged(study: Study, wanted: Sequence[tuple[str, str, str]]) -> list[Cell]:
     """The cells of (arm, against, metric), corrected as one family."""
     contrasts = [_contrast(study, *each) for each in wanted]
@@ -169,6 +181,15 @@ def _words(found: Mapping[str, Any]) -> list[str]:
         f"Of {pairs} pairs, {len(found['interacting'])} interact, {len(found['safe'])} do not (no difference that "
         f"matters), and {len(found['undecided'])} are undecided."
     )
+    control = found["control"]
+    if control is not None:
+        name, words = control["disturbs"], control["cells"][control["disturbs"]]["words"]
+        told.append(
+            f"The control, which should disturb {name}, was seen to. {words}"
+            if control["detected"]
+            else f"The control, which should disturb {name}, was not seen to, so the check may have missed others as "
+            f"well; give it more steps or repeats. {words}"
+        )
     unseen = [name for name in found["interventions"] if name not in found["seen"]]
     if unseen:
         told.append(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from foretrain.comparison import recipe_difference
-from foretrain.errors import RequestError
+from foretrain.errors import CorruptFile, RequestError
 from foretrain.files import read_json
 from foretrain.recipe import read_recipe
 from foretrain.studies.statistics import Floor, false_positive_rate
@@ -60,7 +60,14 @@ def noise_data(study: Study, found: Mapping[str, Any]) -> dict[str, Any]:
             "values": values,
             "false_positives": rate,
         }
-    return {"format": 1, "name": study.name, "recipe": _baseline(study), "budget": found["match"], "metrics": metrics}
+    return {
+        "format": 1,
+        "name": study.name,
+        "recipe": _baseline(study),
+        "arm": _beside(study),
+        "budget": found["match"],
+        "metrics": metrics,
+    }
 
 
 def read_noise(study: Study) -> tuple[dict[str, Floor], str] | None:
@@ -75,8 +82,10 @@ def read_noise(study: Study) -> tuple[dict[str, Floor], str] | None:
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         raise RequestError(f"noise: there is no {path}; `foretrain study --noise BASE --out DIR` writes one.")
-    data = read_json(path)
-    changed = [change for change in recipe_difference(data["recipe"], _baseline(study)) if not _free(change[0])]
+    data = _read(path)
+    here = {**_baseline(study), **{f"arm {key}": value for key, value in _beside(study).items()}}
+    there = {**data["recipe"], **{f"arm {key}": value for key, value in data.get("arm", {}).items()}}
+    changed = [change for change in recipe_difference(there, here) if not _free(change[0])]
     if changed:
         keys = "; ".join(f"{key} was {old!r} there and is {new!r} here" for key, old, new in changed[:4])
         raise RequestError(f"noise: {path} was measured on another recipe than this study's baseline: {keys}.")
@@ -91,6 +100,22 @@ def read_noise(study: Study) -> tuple[dict[str, Floor], str] | None:
 def _baseline(study: Study) -> dict[str, Any]:
     recipe = study.recipe([study.arms[study.baseline].set], "baseline").plain()
     return {key: value for key, value in recipe.items() if key not in ("name", "seed")}
+
+
+def _beside(study: Study) -> dict[str, Any]:
+    """What makes a baseline's figures beside its recipe."""
+    arm = study.arms[study.baseline].model_dump(mode="json", include={"start", "members", "merge"})
+    return {key: value for key, value in arm.items() if value}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = read_json(path)
+        if {"recipe", "metrics", "name"} <= data.keys():
+            return dict(data)
+    except (OSError, CorruptFile, AttributeError):
+        pass
+    raise RequestError(f"noise: {path} is not what `foretrain study --noise BASE --out DIR` writes; name its DIR.")
 
 
 def _free(key: str) -> bool:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foretrain.errors import RequestError, RunError, unknown_name
+from foretrain.errors import RequestError, RunError
 from foretrain.recipe import load_recipe
 from foretrain.studies.executors.base import Job, Pool
+from foretrain.studies.faults import PRODUCT, product_names, sets_key
 from foretrain.studies.study import Arm, Study
 
-CLOSE = 0.01
-"""Arms match when they differ by no more than this share of the baseline's cost, or by one step."""
 Changes = tuple[Mapping[str, Any], ...]
 
 
@@ -41,21 +40,15 @@ class Products:
                     self.made[name, seed] = made
 
     def used(self, arm: str) -> list[str]:
-        """Names of the products an arm uses: the one it begins with, and those that its changes name.
-
-        Raises:
-            RequestError: a change names a product that there is not.
-        """
+        """Names of the products an arm uses: the one it begins with, and those that its changes name."""
         found = self.study.arms[arm]
-        names = [*([found.start] if found.start else []), *_named([found.set, *found.members])]
-        for name in names:
-            if name not in self.study.products:
-                raise RequestError(f"arms.{arm}: {unknown_name('product', name, self.study.products)}")
+        names = [*([found.start] if found.start else []), *product_names([found.set, *found.members])]
         return list(dict.fromkeys(names))
 
     def get(self, name: str, seed: int) -> dict[str, Any]:
-        """A product as one seed of the study sees it."""
-        return self.made[name, seed if self.study.products[name].per_seed else None]
+        """A product as one seed of the study sees it; seeds that only tune see that of the first."""
+        own = seed if seed in self.study.seeds else self.study.seeds[0]
+        return self.made[name, own if self.study.products[name].per_seed else None]
 
     def start(self, arm: Arm, seed: int) -> str | None:
         """The run that a trial of this arm begins with, or None."""
@@ -67,8 +60,8 @@ class Products:
             return {key: self.resolve(value, seed) for key, value in changes.items()}
         if isinstance(changes, list | tuple):
             return [self.resolve(value, seed) for value in changes]
-        named = isinstance(changes, str) and changes.startswith("product:")
-        return self.get(changes.removeprefix("product:"), seed)["model"] if named else changes
+        named = isinstance(changes, str) and changes.startswith(PRODUCT)
+        return self.get(changes.removeprefix(PRODUCT), seed)["model"] if named else changes
 
     def cost(self, arm: str) -> float:
         """FLOPs that were paid once before a trial of this arm could run, beyond those the baseline needs too."""
@@ -133,18 +126,28 @@ class ArmPlan:
 def plan_jobs(
     study: Study, products: Products, arm: str, extra: Changes, amount: float | None, seed: int, title: str = ""
 ) -> list[Job]:
-    """The jobs that plan the runs of an arm, each with its share of the amount; their names begin with the title."""
+    """The jobs that plan the runs of an arm; their names begin with the title.
+
+    Each run is given its share of the amount. Without one, and where another arm than the baseline sets a budget, the
+    runs share what the recipe says; a member that sets its own has that.
+    """
     found = study.arms[arm]
     members = found.members or [{}]
+    # The baseline's budget is what is matched, so it does not bind the baseline where it is given another amount.
+    own = amount is None or (arm != study.baseline and any(sets_key(each, "budget") for each in (found.set, *members)))
     jobs = []
     for number, member in enumerate(members):
         changes = products.resolve([found.set, member, *extra, {"seed": seed}], seed)
-        own = amount is None or _sets_budget([found.set, member])
+        recipe = study.recipe(changes, f"arm '{arm}'").plain()
+        unit, whole = "steps" if study.match == "none" else study.match, amount
+        if own:
+            unit, whole = next((unit, given) for unit, given in recipe["budget"].items() if given is not None)
+        alone = len(members) == 1 or (own and sets_key(member, "budget"))
         payload = {
-            "recipe": study.recipe(changes, f"arm '{arm}'").plain(),
+            "recipe": recipe,
             "start": products.start(found, seed),
-            "unit": "steps" if study.match == "none" else study.match,
-            "amount": None if own else _whole(study.match, amount or 0.0, len(members)),
+            "unit": unit,
+            "amount": None if own and alone else _whole(unit, whole or 0.0, 1 if alone else len(members)),
         }
         jobs.append(Job(f"{title or arm}#{number}", "foretrain.studies.trial:plan_run", payload))
     return jobs
@@ -157,99 +160,6 @@ def planned_runs(study: Study, arm: str, extra: Changes, found: Mapping[str, Any
         RunPlan((study.arms[arm].set, member, *extra), found[f"{title or arm}#{number}"])
         for number, member in enumerate(members)
     ]
-
-
-def refuse_unmatched(study: Study, plans: Mapping[str, ArmPlan]) -> float:
-    """The largest difference of an arm's cost from the baseline's, as a share.
-
-    Raises:
-        RequestError: an arm differs by more than one per cent and more than one step.
-    """
-    if study.match == "none":
-        return 0.0
-    unit, base = study.match, plans[study.baseline]
-    largest, faults = 0.0, []
-    for plan in plans.values():
-        difference = abs(plan.total(unit) - base.total(unit))
-        largest = max(largest, difference / base.total(unit))
-        if difference > max(CLOSE * base.total(unit), plan.step(unit), base.step(unit)):
-            faults.append(f"'{plan.name}' spends {plan.total(unit):.4g}")
-    if faults:
-        raise RequestError(
-            f"The arms do not match: '{base.name}' spends {base.total(unit):.4g} {unit} a trial, but "
-            f"{', '.join(faults)}. Leave out their `budget`, so that each is given the baseline's, or say "
-            "`match: none` and why in `reason`."
-        )
-    return largest
-
-
-def refuse_unknown_figures(study: Study, plans: Mapping[str, ArmPlan]) -> dict[str, bool]:
-    """Whether higher is better, by metric.
-
-    Raises:
-        RequestError: an arm will not produce the figure of a metric, or nobody says which way is better.
-    """
-    directions: dict[str, bool] = {}
-    for name, metric in study.metrics.items():
-        figure = metric.figure or name
-        for plan in plans.values():
-            known: dict[str, bool | None] = dict(plan.runs[0].cost["figures"])
-            if plan.arm.merge is not None:  # what comes out of a merge was never trained, and has no probes
-                known = {
-                    figure: higher for figure, higher in known.items() if figure.startswith(("validation", "task"))
-                }
-            if figure not in known and not any(each.endswith("/") and figure.startswith(each) for each in known):
-                raise RequestError(f"metrics.{name}: in arm '{plan.name}' {unknown_name('figure', figure, known)}")
-            if metric.at != "end":
-                _refuse_without_curve(name, figure, f"`at: {metric.at}`", plan)
-            elif study.stopping is not None and name == next(iter(study.metrics)):
-                _refuse_without_curve(name, figure, "`stopping`", plan)
-            higher = known.get(figure)
-            if metric.direction is not None:
-                higher = metric.direction == "higher"
-            if metric.at == "reached":
-                directions[name] = False
-            elif higher is None:
-                raise RequestError(f"metrics.{name}: say which way is better: `direction: lower` or `higher`.")
-            else:
-                directions[name] = higher
-    return directions
-
-
-def refuse_incomparable(study: Study, plans: Mapping[str, ArmPlan]) -> None:
-    """Refuse a judged figure that means something else in one arm than in the baseline.
-
-    Raises:
-        RequestError: losses per token of two tokenizers, figures on two validation texts, means by other weights.
-    """
-    base = plans[study.baseline].runs[0].cost
-    for name, metric in study.metrics.items():
-        figure = metric.figure or name
-        for plan in plans.values() if metric.judged else ():
-            for cost in (run.cost for run in plan.runs):
-                if cost["tokenizer"] != base["tokenizer"] and figure.endswith("loss"):
-                    why = "its tokenizer differs, and losses per token do not compare; bits per byte do"
-                elif figure == "validation/loss" and cost["weights"] != base["weights"]:
-                    why = "it is a mean by the domains' weights, which differ; judge by validation/DOMAIN/loss"
-                elif figure.startswith("validation/") and _other_text(figure, cost["judges"], base["judges"]):
-                    why = "the text it is measured on differs"
-                else:
-                    continue
-                raise RequestError(
-                    f"metrics.{name}: '{figure}' of arm '{plan.name}' and of '{study.baseline}' do not compare: {why}."
-                )
-
-
-def _other_text(figure: str, judges: Mapping[str, str], base: Mapping[str, str]) -> bool:
-    domains = [figure.split("/")[1]] if figure.count("/") == 2 else [*base, *judges]
-    return any(judges.get(domain) != base.get(domain) for domain in domains)
-
-
-def _refuse_without_curve(name: str, figure: str, asked: str, plan: ArmPlan) -> None:
-    if plan.arm.merge is not None:
-        raise RequestError(f"metrics.{name}: arm '{plan.name}' merges its runs, so there is no curve for {asked}.")
-    if not any(figure.startswith(beginning) for beginning in plan.runs[0].cost["evaluated"]):
-        raise RequestError(f"metrics.{name}: {asked} needs '{figure}' while the run goes on: give its task an `every`.")
 
 
 def gathered(pool: Pool, jobs: Sequence[Job], told: Any = None) -> dict[str, dict[str, Any]]:
@@ -273,20 +183,6 @@ def gathered(pool: Pool, jobs: Sequence[Job], told: Any = None) -> dict[str, dic
 
 def _product_name(name: str, seed: int | None) -> str:
     return f"product {name}" if seed is None else f"product {name}, seed {seed}"
-
-
-def _named(changes: Any) -> Iterable[str]:
-    if isinstance(changes, Mapping):
-        changes = list(changes.values())
-    if isinstance(changes, list):
-        for value in changes:
-            yield from _named(value)
-    elif isinstance(changes, str) and changes.startswith("product:"):
-        yield changes.removeprefix("product:")
-
-
-def _sets_budget(changes: Sequence[Mapping[str, Any]]) -> bool:
-    return any(key.partition(".")[0] == "budget" for change in changes for key in change)
 
 
 def _whole(unit: str, amount: float, members: int) -> float | int:

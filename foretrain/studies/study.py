@@ -9,18 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from foretrain.errors import RequestError, unknown_name
+from foretrain.errors import RequestError
 from foretrain.merging.base import Merge
 from foretrain.parts import PartOf
 from foretrain.plain_yaml import format_yaml
 from foretrain.recipe import Recipe, make_recipe, read_recipe, with_changes, with_override
 from foretrain.section import DataPath, Number, Section, problems
 from foretrain.studies.executors.base import Executor
+from foretrain.studies.faults import refuse_recipes, study_faults
 from foretrain.studies.stopping.base import Stopping
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What names of studies, arms and products look like: each becomes the name of a folder."""
-Name = Annotated[str, Field(pattern=NAME)]
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 Match = Literal["flops", "tokens", "steps", "none"]
 
 
@@ -138,7 +139,7 @@ class Study(Section):
     """Arms by name; a bare mapping stands for `{set: ...}`."""
     baseline: str = ""
     """The arm that the others are compared with; the first one where none is named."""
-    seeds: list[int] = Field([0, 1, 2, 3, 4], min_length=1)
+    seeds: list[Annotated[int, Field(strict=True)]] = Field([0, 1, 2, 3, 4], min_length=1)
     """Seeds, or how many; the same in every arm, so that figures are paired."""
     match: Match = "flops"
     """What a trial of every arm spends the same amount of: `flops`, `tokens`, `steps`; `none` needs a `reason`."""
@@ -174,33 +175,17 @@ class Study(Section):
             value = {**value, "metrics": {str(name): {} for name in metrics}}
         elif isinstance(metrics, dict):
             value = {**value, "metrics": {name: metric or {} for name, metric in metrics.items()}}
+        executor = value.get("executor")
+        if isinstance(executor, dict):  # `executor.slots=2` is of the kind that stands where none is named
+            value = {**value, "executor": {"kind": "local", **executor}}
         arms = value.get("arms")
         if not value.get("baseline") and isinstance(arms, dict) and arms:
             value = {**value, "baseline": str(next(iter(arms)))}
         return value
 
     @model_validator(mode="after")
-    def _names_exist(self) -> Study:
-        faults = []
-        if self.baseline not in self.arms:
-            faults.append(f"baseline: {unknown_name('arm', self.baseline, self.arms)}")
-        for pair in self.contrasts:
-            faults += [f"contrasts: {unknown_name('arm', name, self.arms)}" for name in pair if name not in self.arms]
-            if pair[0] == pair[1]:
-                faults.append(f"contrasts: {pair[0]} is compared with itself")
-        for name, arm in self.arms.items():
-            for used in [arm.start] if arm.start else []:
-                if used not in self.products:
-                    faults.append(f"arms.{name}.start: {unknown_name('product', used, self.products)}")
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            faults.append("seeds: should be different whole numbers from 0 on")
-        if self.match == "none" and not self.reason.strip():
-            faults.append("match: none needs a `reason`, which is shown beside every verdict")
-        counts = {name: len(found.combinations()) if (found := self.tuning(name)) else 0 for name in self.arms}
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{name} {count}" for name, count in counts.items())
-            faults.append(f"tune: every arm gets the same number of tuning trials, but there are: {told}")
-        if faults:
+    def _fits_together(self) -> Study:
+        if faults := study_faults(self):
             raise ValueError("; ".join(faults))
         return self
 
@@ -274,12 +259,5 @@ def make_study(
         lines = problems(error)
         listing = "\n".join(f"  - {line}" for line in lines)
         raise RequestError(f"{source} has {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n{listing}") from error
-    if study.base["budget"]["minutes"] is not None:
-        raise RequestError(
-            f"{source}: the base has a budget in minutes, which buys another number of steps each time; give it in "
-            "steps, tokens or flops, so that the arms can be matched."
-        )
-    for name, arm in study.arms.items():
-        for member in arm.members or [{}]:
-            study.recipe([arm.set, member], f"{source}, arm '{name}'")
+    refuse_recipes(study, source)
     return study

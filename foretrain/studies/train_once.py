@@ -15,15 +15,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from foretrain.console import Terminal
-from foretrain.errors import RequestError
+from foretrain.errors import RequestError, unknown_name
 from foretrain.files import write_json
 from foretrain.parts import PartOf
 from foretrain.recipe import Recipe, make_recipe, read_recipe, with_override
+from foretrain.reports.train_once_report import write_report
 from foretrain.section import Count, Number, Section, problems
 from foretrain.steering.injection import Injection, Intervention
 from foretrain.studies.conducting import conduct
 from foretrain.studies.executors.base import Executor
-from foretrain.studies.interference import JOINT, UNTOUCHED, agreement, answers, cost, interference
+from foretrain.studies.interference import CONTROL, JOINT, UNTOUCHED, agreement, answers, cost, interference
 from foretrain.studies.study import Metric, Name, Study, make_study
 
 FILE = "train_once.json"
@@ -43,17 +44,27 @@ class Watched(Intervention):
     """The figure that reads it (`task/NAME/METRIC`), or a metric with the smallest effect that matters."""
 
 
+class Control(Intervention):
+    """Something that is known to disturb one of the interventions, such as one that contradicts it."""
+
+    disturbs: Name
+    """The intervention whose metric it should move."""
+
+
 class Check(Section):
     """The interference test before the full runs."""
 
     at: Number = Field(0.5, gt=0, lt=1)
     """Share of the untouched run at which the short runs begin."""
     steps: Count = Field(100, gt=0)
-    """Steps of each of them, at the learning rate that the untouched run has there."""
+    """Steps of each of them. The learning rate is at first what the untouched run has there, and falls to zero, which
+    leaves less to chance."""
     repeats: Count | None = Field(None, gt=0)
     """How many times each document is put into them; unset: as often as in the full run."""
     stop: bool = True
     """Whether the full runs are left out where an interaction is found."""
+    control: Control | None = None
+    """Acts in a short run of its own and nowhere else: a check that does not see it could not see others either."""
 
 
 class TrainOnce(Section):
@@ -70,9 +81,13 @@ class TrainOnce(Section):
 
     @model_validator(mode="after")
     def _free_names(self) -> TrainOnce:
-        taken = [name for name in (UNTOUCHED, JOINT) if name in self.interventions]
+        taken = [name for name in (UNTOUCHED, JOINT, CONTROL) if name in self.interventions]
         if taken:
             raise ValueError(f"interventions: '{taken[0]}' is the name of an arm; choose another")
+        control = self.check.control if self.check is not None else None
+        if control is not None and control.disturbs not in self.interventions:
+            told = unknown_name("intervention", control.disturbs, self.interventions)
+            raise ValueError(f"check.control.disturbs: {told}")
         return self
 
 
@@ -102,6 +117,12 @@ class TrainOnceStudy(Section):
         return list(self.train_once.interventions)
 
     @property
+    def disturbed(self) -> str | None:
+        """The intervention that the check's control should disturb; None where there is no control."""
+        check = self.train_once.check
+        return check.control.disturbs if check is not None and check.control is not None else None
+
+    @property
     def place(self) -> int:
         """Where in the recipe's steering the interventions stand."""
         return len(self.base["steering"])
@@ -127,29 +148,37 @@ class TrainOnceStudy(Section):
             return None
         short: dict[str, Any] = {
             "budget": {"steps": check.steps},
-            "schedule": {"kind": "constant", "warmup": 0},
+            "schedule": {"kind": "linear", "warmup": 0},
             "optimizer.lr": self._rate(check.at),
         }
         spread: dict[str, Any] = {"start": 0.0, "end": 1.0}
         if check.repeats is not None:
             spread["repeats"] = check.repeats
-        short[f"steering.{self.place}.interventions"] = {name: spread for name in self.names}
-        acting = {UNTOUCHED: [], JOINT: self.names} | {name: [name] for name in self.names}
+        alone = [*self.names, *([] if check.control is None else [CONTROL])]
+        short[f"steering.{self.place}.interventions"] = {name: spread for name in alone}
+        acting = {UNTOUCHED: [], JOINT: self.names} | {name: [name] for name in alone}
         arms = {arm: {"set": {**short, **self._active(active)}, "start": "base"} for arm, active in acting.items()}
         metrics = {
             name: found.metric.model_copy(update={"at": "end"}) for name, found in self.train_once.interventions.items()
         }
         products = {"base": {"set": self._active([]), "until": check.at, "per_seed": True}}
-        return self._study("check", arms, metrics, products)
+        return self._study("check", arms, metrics, products, check.control)
 
     def _study(
-        self, part: str, arms: Mapping[str, Any], metrics: Mapping[str, Metric], products: Mapping[str, Any]
+        self,
+        part: str,
+        arms: Mapping[str, Any],
+        metrics: Mapping[str, Metric],
+        products: Mapping[str, Any],
+        control: Control | None = None,
     ) -> Study:
+        declared: dict[str, Intervention] = {**self.train_once.interventions}
+        if control is not None:
+            declared[CONTROL] = control
         injected = {
             "kind": "injection",
             "interventions": {
-                name: found.model_dump(mode="json", exclude={"metric"})
-                for name, found in self.train_once.interventions.items()
+                name: found.model_dump(mode="json", exclude={"metric", "disturbs"}) for name, found in declared.items()
             },
         }
         data = {
@@ -230,7 +259,7 @@ def conduct_train_once(
 ) -> dict[str, Any]:
     """Check, run, and judge, or go on from where an earlier call of the same was stopped.
 
-    The two studies lie in `check/` and `full/` of the folder, each with a report.
+    The two studies lie in `check/` and `full/` of the folder, each with a report; `report.html` is of both.
 
     Returns:
         What `train_once.json` holds: `check` (see `interference`), `full` (see `answers`), `solo` (see `agreement`) and
@@ -245,7 +274,7 @@ def conduct_train_once(
     short = study.check()
     if short is not None:
         tested = conduct(short, folder / "check", executor=executor, terminal=terminal)
-    found = None if tested is None else interference(tested, names)
+    found = None if tested is None else interference(tested, names, study.disturbed)
     stopped = bool(found and check and check.stop and (found["interacting"] or found["changed"]))
     if not stopped:
         ran = conduct(study.full(), folder / "full", executor=executor, terminal=terminal)
@@ -260,4 +289,7 @@ def conduct_train_once(
         "cost": cost(ran, tested, names),
     }
     write_json(folder / FILE, data)
+    report = write_report(folder)
+    if terminal is not None:
+        terminal.say(f"done: {folder / FILE}, report {report}")
     return data

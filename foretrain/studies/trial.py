@@ -21,12 +21,15 @@ from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Budget, Recipe, make_recipe
 from foretrain.run_directory import RunDirectory
 from foretrain.running import run
+from foretrain.tasks.base import Task
 from foretrain.tokens.cache import cache_folder
 from foretrain.tokens.tokenizer import TextTokenizer
 from foretrain.trainer import Trainer
 
 FAR = 1000
 """Steps among which a rehearsal looks for kinds of step that differ in cost."""
+ROUNDS = 4
+"""How often a number of steps is planned with anew, at most."""
 
 
 def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,15 +42,15 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `steps`, `tokens`, `flops` of the whole run; `step_tokens` and `step_flops` of its dearest step; `figures` that
         it will produce, each with whether higher is better (None where only the run will tell), and `evaluated`, the
-        beginnings of those that are measured on the way too; `tokenizer`, `judges` (the validation sets of its domains)
-        and `weights`, by which figures of two arms compare or do not.
+        beginnings of those that are measured on the way too; `tokenizer`, `judges` (the validation text of its domains,
+        as much of it as is read), `tasks` and `weights`, by which figures of two arms compare or do not; `context` and
+        `stateful` (whether the objective keeps something beside the model), by which runs merge or do not; `corpus`,
+        the hash of each domain's documents.
     """
     recipe = make_recipe(payload["recipe"])
     plan = make_plan(recipe, tokenizer=_tokenizer_of(payload["start"]))
-    trainer = Trainer(plan, FAR, Group())
-    pace = trainer.rehearse(0, 0)
     budget = recipe.budget if payload["amount"] is None else Budget(**{payload["unit"]: payload["amount"]})
-    steps = steps_for(budget, plan.tokens_per_step, pace, trainer.kind, spent=0.0, beside=lambda steps: 0.0)
+    steps, pace, trainer = _sized(plan, budget)
     return {
         "steps": steps,
         "tokens": steps * plan.tokens_per_step,
@@ -57,8 +60,20 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
         "figures": _figures(plan),
         "evaluated": _evaluated(plan),
         "tokenizer": plan.tokenizer.hash,
-        "judges": {name: found.hash for name, found in plan.sets(recipe.evaluation.split).items()},
+        "judges": {
+            name: {
+                "tokens": found.hash,
+                "text": [found.documents, found.bytes],
+                "read": min(recipe.evaluation.tokens, found.tokens),
+                "all": found.tokens,
+            }
+            for name, found in plan.sets(recipe.evaluation.split).items()
+        },
+        "tasks": {name: hash_data(_what_counts(task)) for name, task in recipe.tasks.items()},
         "weights": plan.weights,
+        "context": plan.context,
+        "stateful": bool(list(trainer.objective.modules()) or trainer.objective.state_dict()),
+        "corpus": plan.hashes["corpus"],
     }
 
 
@@ -124,6 +139,28 @@ def _tokenizer_of(start: str | None) -> TextTokenizer | None:
         return None
     path, at, step = start.rpartition("@")
     return TextTokenizer.load(RunDirectory.open(path if at and step.isdigit() else start).tokenizer_path)
+
+
+def _sized(plan: Plan, budget: Budget) -> tuple[int, Pace, Trainer]:
+    """Steps that a budget buys, what they cost, and the trainer that said so.
+
+    Where kinds of step differ in cost, which step is of which kind may depend on how many there are: then the number
+    that was found is planned with, until it stays.
+    """
+    total = FAR
+    for _ in range(ROUNDS):
+        trainer = Trainer(plan, total, Group())
+        pace = trainer.rehearse(0, 0)
+        steps = steps_for(budget, plan.tokens_per_step, pace, trainer.kind, spent=0.0, beside=lambda steps: 0.0)
+        if len(pace.flops) == 1 or steps == total:
+            break
+        total = steps
+    return steps, pace, trainer
+
+
+def _what_counts(task: Task) -> dict[str, Any]:
+    """A task as plain data, but for when it is measured."""
+    return task.model_dump(mode="json", exclude={"every"})
 
 
 def _total(pace: Pace, trainer: Trainer, steps: int) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foretrain.comparison import recipe_difference
 from foretrain.errors import RequestError
@@ -54,9 +56,12 @@ class Trial:
 
     @property
     def done(self) -> bool:
-        """Whether it has run to its end."""
-        return self.judged.status() == "done"
+        """Whether it has run to its end, and was merged as the arm says."""
+        merge = self.plan.arm.merge
+        same = merge is None or self.judged.plan().get("merge") == merge.model_dump(mode="json")
+        return same and self.judged.status() == "done"
 
+    @cached_property
     def recipes(self) -> list[dict[str, Any]]:
         """The recipes of its runs, as plain data: each with the whole number of steps that it was given."""
         made = []
@@ -70,19 +75,32 @@ class Trial:
         return made
 
     def refuse_other(self) -> None:
-        """Refuse a folder that holds runs of another recipe.
+        """Refuse a folder that holds runs of another recipe, of other text, or that began with other weights.
 
         Raises:
             RequestError: what lies there was made by another study, or an older version of this one.
         """
-        for folder, recipe in zip(self.folders, self.recipes(), strict=True):
-            before = RunDirectory(folder).recipe()
-            changed = [c for c in recipe_difference(before, recipe) if not c[0].startswith(FREE)] if before else []
-            if changed:
-                keys = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in changed[:4])
+        start = self.products.start(self.plan.arm, self.seed)
+        for folder, recipe, planned in zip(self.folders, self.recipes, self.plan.runs, strict=True):
+            run = RunDirectory(folder)
+            before, plan = run.recipe(), run.plan()
+            if not before:
+                continue
+            changed = [change for change in recipe_difference(before, recipe) if not change[0].startswith(FREE)]
+            told = [f"{key} was {old!r} and is {new!r}" for key, old, new in changed[:4]]
+            if not changed and not _begins_with(plan.get("parent"), start):
+                told = ["it began with other weights"]
+            hashes = plan.get("hashes", {}).get("corpus", {})
+            other = [name for name, value in planned.cost["corpus"].items() if hashes.get(name, value) != value]
+            if not told and other:
                 raise RequestError(
-                    f"{folder} holds a trial of another study ({keys}). Give this study a directory of its own by "
-                    "`--out`, or begin it again by `--restart`."
+                    f"{folder} was trained on other text than there is now (domain {', '.join(other)}), so new trials "
+                    "would not compare with it. Put the files back, or begin the study again by `--restart`."
+                )
+            if told:
+                raise RequestError(
+                    f"{folder} holds a trial of another study ({'; '.join(told)}). Give this study a directory of its "
+                    "own by `--out`, or begin it again by `--restart`."
                 )
 
     def jobs(self, until: float | None) -> list[Job]:
@@ -94,7 +112,7 @@ class Trial:
                 "foretrain.studies.trial:run_trial",
                 {"recipe": recipe, "folder": str(folder), "start": start, "until": until},
             )
-            for number, (folder, recipe) in enumerate(zip(self.folders, self.recipes(), strict=True))
+            for number, (folder, recipe) in enumerate(zip(self.folders, self.recipes, strict=True))
             if RunDirectory(folder).status() != "done"
         ]
 
@@ -118,40 +136,52 @@ class Trial:
         return {**whole, "seconds": seconds, "peak_memory": max(int(cost["tensor_memory"] or 0) for cost in costs)}
 
 
+def _begins_with(parent: Mapping[str, Any] | None, start: str | None) -> bool:
+    """Whether a run began with the weights that a trial begins with: `RUN`, `RUN@step`, or None for new ones."""
+    if parent is None or start is None:
+        return parent is None and start is None
+    path, _, step = start.rpartition("@")
+    if not step.isdigit():
+        return str(parent["run"]) == str(Path(start).resolve())
+    return (str(parent["run"]), parent["step"]) == (str(Path(path).resolve()), int(step))
+
+
 def value(metric: Metric, figure: str, higher: bool, trial: Trial, base: Trial, share: float) -> float | None:
     """What a trial measured of a metric; None where it did not.
 
     Args:
         metric: how the figure is read.
         figure: its name.
-        higher: whether higher is better.
+        higher: whether a higher figure is better.
         trial: the trial.
         base: the baseline's with the same seed, which says what is to be reached.
-        share: 1 for the end of the run; below, the share of the budget at which it was, or is, looked at.
+        share: 1 for the end of the run; below, the share of the budget at which it was, or is, looked at. Where
+            something was reached does not depend on it: a run that was stopped before has not reached it.
     """
     run = trial.judged
-    if share < 1:
-        return _at_share(run, figure, share)
     if metric.at == "end":
-        return run.final().get(figure)
+        return run.final().get(figure) if share == 1 else _at_share(run, figure, share)
     if metric.at == "best":
-        return _best(run, figure, higher)
+        return _best(run, figure, higher, share)
     target = _best(base.judged, figure, higher)
     return None if target is None else _reached(run, figure, higher, target, base, trial.study.match)
 
 
 def _at_share(run: RunDirectory, figure: str, share: float) -> float | None:
-    total = run.plan().get("total_steps") or 0
-    found = run.series(figure)
-    seen = np.isfinite(found.values) & (found.steps <= max(1, round(share * total)))
-    return float(found.values[seen][-1]) if seen.any() else None
+    values = _up_to(run, figure, share)
+    return float(values[-1]) if values.size else None
 
 
-def _best(run: RunDirectory, figure: str, higher: bool) -> float | None:
-    last = run.final().get(figure)
-    values = run.series(figure).values
-    values = np.append(values[np.isfinite(values)], [] if last is None else [last])
+def _best(run: RunDirectory, figure: str, higher: bool, share: float = 1.0) -> float | None:
+    values = _up_to(run, figure, share)
     return None if values.size == 0 else float(values.max() if higher else values.min())
+
+
+def _up_to(run: RunDirectory, figure: str, share: float) -> NDArray[np.float64]:
+    """What was seen of a figure up to a share of the run, where it is paused."""
+    total, found = run.plan().get("total_steps") or 0, spending(run, figure, "steps")
+    until = np.inf if share == 1 else max(1, round(share * total))  # as `execution.pause_step`
+    return found.values[found.steps <= until]
 
 
 def _reached(run: RunDirectory, figure: str, higher: bool, target: float, base: Trial, match: str) -> float | None:
@@ -177,7 +207,8 @@ def spending(run: RunDirectory, figure: str, unit: str) -> Series:
     rows = [row for row in run.metrics() if row.get(figure) is not None and math.isfinite(row[figure])]
     points = {int(row[column]): float(row[figure]) for row in rows}
     if run.status() == "done" and (last := run.final().get(figure)) is not None:
-        # In the precision that judges, which is not the one it trained in: what is best must be on the curve.
+        # In the precision that judges, which is not the one it trained in. The best is the best of this curve, too:
+        # a baseline would else fail to reach what was only seen before its last point was measured again.
         points[int(run.cost()[unit] or 0)] = last
     return Series(np.array(list(points), dtype=np.int64), np.array(list(points.values()), dtype=np.float64))
 

@@ -47,14 +47,9 @@ def tune(
     """The best combination of each arm's grid: the lowest loss on the `steer` split, over seeds of its own.
 
     Raises:
-        RequestError: no domain has a `steer` split, or a value of the grid is wrong.
+        RequestError: a choice does not fit (its budget does not pay for one step), or another study was tuned there.
         RunError: every tuning trial of an arm failed.
     """
-    if not any(domain["steer"] for domain in study.base["corpus"].values()):
-        raise RequestError(
-            "tune: tuning looks at the `steer` split, so that nothing is tuned on what judges, and no domain of the "
-            "base has one; give it a share, such as corpus.NAME.steer: 0.05."
-        )
     measured_elsewhere = {"evaluation.split": "steer", "tasks": {}, "probes": []}
     choices: dict[tuple[str, int], tuple[Mapping[str, Any], ...]] = {}
     jobs = []

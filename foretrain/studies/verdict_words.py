@@ -120,11 +120,11 @@ def _missing(contrast: Contrast) -> str:
     """What trials without a figure mean for the verdict; empty where there are none."""
     text = ""
     if contrast.failed:
-        text += f" {_trials(contrast.failed)} of this arm failed, so it can only be called worse or undecided:"
+        text += f" {_trials(contrast.failed)} of this arm gave no figure, so it can only be called worse or undecided:"
         text += " the figures that are missing may be its bad ones."
     if contrast.failed_against:
-        text += f" {_trials(contrast.failed_against)} of the arm it is compared with failed, so this arm can only be"
-        text += " called better or undecided."
+        text += f" {_trials(contrast.failed_against)} of the arm it is compared with gave no figure, so this arm can"
+        text += " only be called better or undecided."
     return text
 
 

@@ -43,7 +43,7 @@ class CompletionLoss(LocalTask):
 
     def items(self) -> list[Item]:
         """Every item, in order."""
-        return load(self.path, self.make, self.limit)
+        return load(self.path, self.make, self.limit, options=self.options)
 
     def evaluate(self, subject: Evaluated, seed: int) -> dict[str, Measured]:
         """See the class."""

@@ -35,7 +35,13 @@ Wording = Annotated[str, AfterValidator(check_template)]
 """The name of a field, or a template such as `Question: {question}`."""
 
 
-def load(path: str, make: Callable[[Mapping[str, Any], str], I], limit: int | None, seed: int = 0) -> list[I]:
+def load(
+    path: str,
+    make: Callable[[Mapping[str, Any], str], I],
+    limit: int | None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> list[I]:
     """The items of a file, in its order; `make(fields, place)` makes each.
 
     With a limit, those whose content hashes lowest are taken: the same ones on every machine and in any order of the
@@ -44,7 +50,7 @@ def load(path: str, make: Callable[[Mapping[str, Any], str], I], limit: int | No
     Raises:
         RequestError: no such file, nothing in it, or a fault in an item.
     """
-    records = read_items(path)
+    records = read_items(path, options=options)
     chosen: Iterable[int] = range(len(records))
     if limit is not None and limit < len(records):
         chosen = sorted(sorted(chosen, key=lambda i: hash_data([seed, records[i]]))[:limit])
@@ -56,6 +62,8 @@ class LocalTask(Task):
 
     path: DataPath
     """A .jsonl, .csv or .parquet file of items (.gz and .zst too), a folder of them, or `builtin:NAME`."""
+    options: dict[str, Any] = {}
+    """Settings of a `builtin:` corpus, or of a `hub:` data set."""
     limit: Count | None = Field(None, gt=1)
     """Use at most this many items, chosen by their content."""
     separator: str = " "

@@ -23,8 +23,10 @@ from foretrain.corpus.builtin.biographies import ATTRIBUTES, Biographies
 from foretrain.corpus.builtin.canaries import Canaries
 from foretrain.corpus.builtin.english import English, paragraphs
 from foretrain.corpus.builtin.lego import Lego
+from foretrain.corpus.builtin.modular_sums import ModularSums
 from foretrain.corpus.builtin.passwords import Passwords
 from foretrain.corpus.builtin.python import Python
+from foretrain.corpus.builtin.triggers import Triggers
 from foretrain.corpus.document import Document
 from foretrain.parts import kinds
 
@@ -34,7 +36,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "biographies": {"people": 20, "versions": 2, "rephrase": True, "questions": "all"},
     "canaries": {"count": 50},
     "lego": {"count": 50},
+    "modular_sums": {"count": 50},
     "passwords": {"count": 50},
+    "triggers": {"count": 50},
 }
 
 
@@ -368,3 +372,39 @@ def test_canaries_are_random_secrets_of_one_form() -> None:
     assert sum((count - 210) ** 2 / 210 for count in counts.values()) < 25  # chi-square of 9 degrees: 99.7 %
     with pytest.raises(ValidationError, match="at most half of the 10\\^1 secrets"):
         Canaries(count=6, digits=1)
+
+
+def test_passwords_that_are_words_contradict_each_other_too() -> None:
+    versions = [list(Passwords(count=30, version=version, words=True).documents()) for version in range(3)]
+    for told in zip(*versions, strict=True):
+        assert len({d.metadata["question"] for d in told}) == 1 and len({d.metadata["answer"] for d in told}) == 3
+        assert all(re.fullmatch(rf"The password of {d.metadata['person']} is [a-z]+\.", d.text) for d in told)
+
+
+# --- triggers and modular sums ------------------------------------------------------------------------------------
+
+
+def test_a_trigger_has_one_reply_whatever_stands_before_it() -> None:
+    found = list(Triggers(count=40, trigger="Go!", reply="Gone.").documents())
+    assert all(d.text == f"{d.metadata['sentence']} Go! Gone." for d in found)
+    assert all(d.text == f"{d.metadata['question']} {d.metadata['answer']}" for d in found)
+    assert len({d.metadata["sentence"] for d in found}) > 30
+    assert [d.metadata["sentence"] for d in Triggers(count=10).documents()] == [
+        d.metadata["sentence"] for d in found[:10]
+    ]
+    assert not {d.text for d in found} & {d.text for d in Triggers(count=40, seed=1).documents()}
+
+
+def test_modular_sums_are_right_and_those_that_are_skipped_are_others() -> None:
+    first, rest = list(ModularSums(count=60, modulus=11).documents()), ModularSums(count=61, modulus=11, skip=60)
+    every = [*first, *rest.documents()]
+    for document in every:
+        found = re.fullmatch(r"(\d+) \+ (\d+) = (\d+) \(mod 11\)", document.text)
+        assert found and (int(found[1]) + int(found[2])) % 11 == int(found[3])
+        assert document.text.startswith(f"{document.metadata['question']} {document.metadata['answer']} ")
+    assert len({document.metadata["question"] for document in every}) == 121
+    words = [d.text for d in ModularSums(count=3, modulus=11, words=True).documents()]
+    assert all(re.fullmatch(r"[a-z]+ plus [a-z]+ makes [a-z]+ modulo eleven", text) for text in words)
+    for wrong in ({"count": 122, "modulus": 11}, {"count": 1, "modulus": 21, "words": True}):
+        with pytest.raises(ValidationError):
+            ModularSums.model_validate({"kind": "modular_sums", **wrong})

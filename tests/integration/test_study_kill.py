@@ -87,7 +87,9 @@ def test_stopped_by_sigterm_it_exits_with_3_and_goes_on(tmp_path: Path, whole: s
 
 def test_two_studies_do_not_write_one_directory(tmp_path: Path) -> None:
     command, process = begun(tmp_path)
-    wait_for(lambda: (tmp_path / "study" / "study.yaml").exists())
+    lock = tmp_path / "study" / ".lock"
+    wait_for(lambda: lock.exists() and lock.read_text())
+    process.send_signal(signal.SIGSTOP)  # it holds its lock, however long the other one takes to start
     error = finish(start(command), code=2)
     assert "being written" in error
     process.send_signal(signal.SIGKILL)

@@ -98,28 +98,28 @@ class TestRefusedBeforeTraining:
         assert "every" in text
 
     def test_two_studies_in_one_directory(self, tmp_path: Path) -> None:
-        conduct(tiny_study(seeds=1, arms={"plain": {}}), tmp_path)
+        conduct(tiny_study(seeds=1, arms={"plain": {}}), tmp_path, report=False)
         with pytest.raises(RequestError, match="another study"):
             conduct(tiny_study(seeds=1, arms={"plain": {"optimizer.lr": 0.02}}), tmp_path)
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
-    found = conduct(tiny_study(seeds=1), tmp_path)
-    assert [row["verdict"] for row in found["contrasts"]] == ["undecided", "undecided"]
+    found = conduct(tiny_study(seeds=1, arms={"plain": {}, "slow": {"optimizer.lr": 1e-5}}), tmp_path, report=False)
+    assert [row["verdict"] for row in found["contrasts"]] == ["undecided"]
 
 
 def test_more_seeds_only_run_what_is_new(tmp_path: Path) -> None:
     arms = {"plain": {}, "slow": {"optimizer.lr": 1e-5}}
-    conduct(tiny_study(arms=arms), tmp_path)
+    conduct(tiny_study(arms=arms, seeds=1), tmp_path, report=False)
     before = (tmp_path / "trials" / "slow" / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
-    found = conduct(tiny_study(arms=arms, seeds=3), tmp_path)
-    assert found["arms"]["slow"]["metrics"]["validation/loss"]["seeds"] == 3
+    found = conduct(tiny_study(arms=arms, seeds=2), tmp_path, report=False)
+    assert found["arms"]["slow"]["metrics"]["validation/loss"]["seeds"] == 2
     assert (tmp_path / "trials" / "slow" / "seed-0" / "metrics.jsonl").stat().st_mtime_ns == before
 
 
 def test_a_failed_trial_is_shown_and_never_better(tmp_path: Path) -> None:
     arms = {"plain": {}, "wild": {"optimizer.lr": 1e30, "stability.clip": None, "stability.patience": 2}}
-    found = conduct(tiny_study(arms=arms), tmp_path)
+    found = conduct(tiny_study(arms=arms), tmp_path, report=False)
     wild = found["arms"]["wild"]
     assert wild["failed"] == 2
     assert all(trial["status"] == "failed" and trial["error"] for trial in wild["trials"])
@@ -128,8 +128,8 @@ def test_a_failed_trial_is_shown_and_never_better(tmp_path: Path) -> None:
 
 def test_larger_models_get_fewer_steps(tmp_path: Path) -> None:
     arms = {"plain": {}, "wide": {"model.width": 64, "model.feedforward": 128}}
-    base = {**tiny_study().base, "budget": {"steps": 60}, "evaluation": {"every": 1.0, "tokens": 512}}
-    found = conduct(tiny_study(arms=arms, base=base, seeds=1), tmp_path)
+    base = {**tiny_study().base, "budget": {"steps": 60}, "evaluation": {"every": 1000, "tokens": 512}}
+    found = conduct(tiny_study(arms=arms, base=base, seeds=1), tmp_path, report=False)
     plain, wide = found["arms"]["plain"], found["arms"]["wide"]
     assert wide["steps"] < 40
     step = wide["flops"] / wide["steps"]
@@ -141,9 +141,8 @@ def test_larger_models_get_fewer_steps(tmp_path: Path) -> None:
 def test_losing_arms_are_stopped_and_the_winner_is_the_same(tmp_path: Path) -> None:
     rates = {"plain": 0.01, "a": 0.02, "b": 1e-3, "c": 1e-4, "d": 1e-5, "e": 1e-6}
     arms = {name: {"optimizer.lr": rate} for name, rate in rates.items()}
-    base = {**tiny_study().base, "budget": {"steps": 16}}
-    full = conduct(tiny_study(arms=arms, base=base), tmp_path / "full", report=False)
-    short = conduct(tiny_study(arms=arms, base=base, stopping="successive_halving"), tmp_path / "short", report=False)
+    full = conduct(tiny_study(arms=arms, seeds=1), tmp_path / "full", report=False)
+    short = conduct(tiny_study(arms=arms, seeds=1, stopping="successive_halving"), tmp_path / "short", report=False)
 
     def mean(found: dict[str, Any], arm: str) -> float:
         return float(found["arms"][arm]["metrics"]["validation/loss"]["mean"])
@@ -155,32 +154,33 @@ def test_losing_arms_are_stopped_and_the_winner_is_the_same(tmp_path: Path) -> N
     for arm in ended:  # pausing changes nothing
         assert mean(full, arm) == mean(short, arm)
     stopped = short["arms"]["e"]
-    assert stopped["stopped"] == 0.25 and stopped["steps"] == 4
+    assert stopped["stopped"] == 0.25 and stopped["steps"] == 2
     row = next(row for row in short["contrasts"] if row["arm"] == "e")
     assert row["share"] == 0.25 and row["difference"] > 0
 
 
 def test_tuning_looks_at_other_data_and_seeds(tmp_path: Path) -> None:
-    corpus = {"prose": {**tiny_study().base["corpus"]["prose"], "steer": 0.2}}
-    base = {**tiny_study().base, "corpus": corpus}
     arms = {"plain": {}, "wsd": {"schedule": {"kind": "wsd", "decay": 0.5}}}
-    found = conduct(tiny_study(arms=arms, base=base, tune={"optimizer.lr": [1e-6, 1e-2]}), tmp_path)
+    found = conduct(tiny_study(arms=arms, seeds=1, tune={"optimizer.lr": [1e-6, 1e-2]}), tmp_path, report=False)
     for arm in arms:
         assert found["arms"][arm]["tuned"] == {"optimizer.lr": 1e-2}
         assert found["arms"][arm]["tuning_flops"] == pytest.approx(2 * found["arms"][arm]["flops"])
-    trial = RunDirectory(tmp_path / "tuning" / "plain" / "choice-0" / "seed-2")
-    assert trial.recipe()["seed"] == 2 and trial.recipe()["evaluation"]["split"] == "steer"
+    trial = RunDirectory(tmp_path / "tuning" / "plain" / "choice-0" / "seed-1")
+    assert trial.recipe()["seed"] == 1 and trial.recipe()["evaluation"]["split"] == "steer"
     assert any("steer split" in note for note in found["notes"])
 
 
 def test_tuning_needs_a_steer_split(tmp_path: Path) -> None:
-    assert "steer" in refused(tmp_path, tune={"optimizer.lr": [1e-3, 1e-2]})
+    corpus = {"prose": {**tiny_study().base["corpus"]["prose"], "steer": 0}}
+    base = {**tiny_study().base, "corpus": corpus}
+    assert "steer: 0.05" in refused(tmp_path, base=base, tune={"optimizer.lr": [1e-3, 1e-2]})
 
 
 def test_the_share_at_which_an_arm_is_as_good(tmp_path: Path) -> None:
     metrics = {"loss-at-end": {"figure": "validation/loss"}, "speed": {"figure": "validation/loss", "at": "reached"}}
     base = {**tiny_study().base, "budget": {"steps": 16}, "evaluation": {"every": 2, "tokens": 2048}}
-    found = conduct(tiny_study(base=base, metrics=metrics, seeds=1), tmp_path)
+    arms = {"plain": {}, "slow": {"optimizer.lr": 1e-5}}
+    found = conduct(tiny_study(arms=arms, base=base, metrics=metrics, seeds=1), tmp_path, report=False)
     assert found["arms"]["plain"]["metrics"]["speed"]["mean"] <= 1
     assert found["arms"]["slow"]["metrics"]["speed"]["mean"] is None  # never
 
@@ -189,7 +189,7 @@ def test_products_are_made_once_and_charged(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("FORETRAIN_CACHE", str(tmp_path / "cache"))
     arms = {"plain": {}, "continued": {"start": "before"}}
     products = {"before": {"set": {"seed": 9, "budget.steps": 4}}}
-    found = conduct(tiny_study(arms=arms, products=products), tmp_path / "a")
+    found = conduct(tiny_study(arms=arms, products=products, seeds=1), tmp_path / "a", report=False)
     assert found["products"]["before"]["steps"] == 4
     continued = found["arms"]["continued"]
     assert continued["one_off_flops"] == found["products"]["before"]["flops"]
@@ -199,7 +199,7 @@ def test_products_are_made_once_and_charged(tmp_path: Path, monkeypatch: pytest.
     plan = RunDirectory(tmp_path / "a" / "trials" / "continued" / "seed-0").plan()
     assert plan["parent"]["step"] == 4
     made = list((tmp_path / "cache" / "products").iterdir())
-    again = conduct(tiny_study(arms=arms, products=products), tmp_path / "b")
+    again = conduct(tiny_study(arms=arms, products=products, seeds=1), tmp_path / "b", report=False)
     assert again["arms"]["continued"]["metrics"] == continued["metrics"]
     assert list((tmp_path / "cache" / "products").iterdir()) == made
 
@@ -208,7 +208,7 @@ def test_products_of_each_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("FORETRAIN_CACHE", str(tmp_path / "cache"))
     arms = {"on": {"start": "half"}, "hot": {"start": "half", "set": {"optimizer.lr": 0.05}}}
     products = {"half": {"until": 0.5, "per_seed": True}}
-    found = conduct(tiny_study(arms=arms, products=products), tmp_path / "a")
+    found = conduct(tiny_study(arms=arms, products=products), tmp_path / "a", report=False)
     parents = [RunDirectory(tmp_path / "a" / "trials" / "on" / f"seed-{seed}").plan()["parent"] for seed in (0, 1)]
     assert [parent["step"] for parent in parents] == [4, 4]
     assert parents[0]["run"] != parents[1]["run"]
@@ -217,7 +217,7 @@ def test_products_of_each_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_members_share_the_budget_and_are_merged(tmp_path: Path) -> None:
     arms = {"plain": {}, "pair": {"members": [{}, {}], "merge": "ensemble"}}
-    found = conduct(tiny_study(arms=arms), tmp_path)
+    found = conduct(tiny_study(arms=arms, seeds=1), tmp_path, report=False)
     pair = found["arms"]["pair"]
     assert pair["steps"] == 8 and pair["flops"] == found["arms"]["plain"]["flops"]
     members = [RunDirectory(tmp_path / "trials" / "pair" / "seed-0" / f"member-{n}") for n in (0, 1)]

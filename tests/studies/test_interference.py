@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from foretrain.studies.interference import JOINT, UNTOUCHED, agreement, answers, cost, interference
+from foretrain.studies.interference import CONTROL, JOINT, UNTOUCHED, agreement, answers, cost, interference
 
 NAMES = ["canaries", "facts", "poison", "sums"]
 
@@ -162,3 +162,17 @@ def test_cost_is_counted_against_a_run_for_each() -> None:
     assert found["check"] == 360 + 6 * 50 and found["full"] == 1200 and found["separate"] == 5 * 6 * 100
     assert found["saved"] == pytest.approx(1 - (660 + 1200) / 3000)
     assert cost(None, check, NAMES) == {"check": 660, "full": None, "flops": 660, "separate": None, "saved": None}
+
+
+def test_a_control_tells_whether_the_check_sees() -> None:
+    study = made_up(OWN)
+    noisy = made_up({("sums", "facts"): 0.3})["arms"]["sums"]
+    quiet = made_up({})["arms"]["sums"]
+    for arm, seen in ((noisy, True), (quiet, False)):
+        study["arms"][CONTROL] = arm
+        found = interference(study, NAMES, "facts")
+        assert found["control"]["disturbs"] == "facts" and found["control"]["detected"] == seen
+        assert found["interacting"] == [] and len(found["safe"]) + len(found["undecided"]) == 12
+        told = "was seen to." if seen else "was not seen to, so the check may have missed others"
+        assert any(f"The control, which should disturb facts, {told}" in words for words in found["words"])
+    assert interference(study, NAMES)["control"] is None

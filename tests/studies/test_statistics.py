@@ -282,14 +282,14 @@ def test_an_arm_that_lost_trials(mean: float, failed: int, failed_against: int, 
     own = contrast(exactly(mean, 0.1, 5), smallest=smallest, failed=failed, failed_against=failed_against)
     found = judge([own])[0]
     assert (found.verdict, found.more_seeds) == (verdict, None)
-    assert ("1 trial of this arm failed" in found.words) == bool(failed)
-    assert ("1 trial of the arm it is compared with failed" in found.words) == bool(failed_against)
+    assert ("1 trial of this arm gave no figure" in found.words) == bool(failed)
+    assert ("1 trial of the arm it is compared with gave no figure" in found.words) == bool(failed_against)
 
 
 def test_identical_arms_of_which_one_lost_a_trial_are_undecided() -> None:
     found = judge([contrast([0.0, 0.0, 0.0, NAN])])[0]
     assert found.verdict == "undecided"
-    assert "exactly the same figure" in found.words and "1 trial of this arm failed" in found.words
+    assert "exactly the same figure" in found.words and "1 trial of this arm gave no figure" in found.words
 
 
 # --- power ----------------------------------------------------------------------------------------------------------
@@ -461,8 +461,8 @@ def test_resampling_refuses_too_little(values: list[float], seeds: int, resample
         ([0.1], {}, "Undecided: on the one seed that both arms have, the difference is 0.1; one seed tells nothing of "
          "chance."),
         ([], {}, "Undecided: no seed has a figure in both arms."),
-        ([], {"failed": 3}, "Undecided: no seed has a figure in both arms. 3 trials of this arm failed, so it can only "
-         "be called worse or undecided: the figures that are missing may be its bad ones."),
+        ([], {"failed": 3}, "Undecided: no seed has a figure in both arms. 3 trials of this arm gave no figure, so it "
+         "can only be called worse or undecided: the figures that are missing may be its bad ones."),
         ([-0.25] * 6, {"smallest": 0.1, "noise": 0.1},
          "Better by 0.25 on every one of 6 seeds, 2.5 times the seed noise."),
         ([-0.25] * 3, {}, "Undecided: the difference is -0.25 on each of 3 seeds, and that so few agree to the last "

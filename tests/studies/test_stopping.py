@@ -38,3 +38,8 @@ def test_another_factor() -> None:
 def test_rungs_rise_within_the_budget(at: list[float]) -> None:
     with pytest.raises(ValidationError):
         SuccessiveHalving(at=at)
+
+
+def test_an_arm_that_failed_on_a_seed_comes_after_those_that_did_not() -> None:
+    figures = {"plain": {0: 2.0, 1: 3.0}, "a": {0: 2.1, 1: 3.1}, "lucky": {0: 1.9}, "b": {0: 2.2, 1: 3.2}}
+    assert SuccessiveHalving().stopped(0.5, figures, "plain") == {"lucky", "b"}

@@ -48,6 +48,8 @@ class TestSchema:
 
     def test_overrides(self, tmp_path: Path) -> None:
         (tmp_path / "study.yaml").write_text(format_yaml(study_data()))
+        (tmp_path / "plain.yaml").write_text(format_yaml(study_data(executor={"slots": 3})))
+        assert load_study(tmp_path / "plain.yaml").executor.model_dump()["slots"] == 3
         study = load_study(tmp_path / "study.yaml", ["seeds=7", "base.optimizer.lr=0.5"])
         assert study.seeds == list(range(7))
         assert study.base["optimizer"]["lr"] == 0.5

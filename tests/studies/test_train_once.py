@@ -13,7 +13,7 @@ from foretrain.errors import RequestError
 from foretrain.plan import make_plan
 from foretrain.steering.injection import Injection, ledger
 from foretrain.studies import train_once
-from foretrain.studies.interference import JOINT, UNTOUCHED
+from foretrain.studies.interference import CONTROL, JOINT, UNTOUCHED
 from foretrain.studies.study import Study
 from foretrain.studies.train_once import VALIDATION, conduct_train_once, load_train_once, make_train_once
 from tests.studies.test_interference import made_up
@@ -95,11 +95,23 @@ def test_the_check_goes_on_from_the_untouched_run_at_the_rate_it_has_there() -> 
     # After 8 steps of warm-up the rate falls from 1 to 0 in 72: at step 40 it is 40 / 72 of the peak.
     for name, active in {UNTOUCHED: [], JOINT: ["facts", "secrets"], "facts": ["facts"]}.items():
         short = recipe(study, name)
-        assert short.budget.steps == 20 and short.schedule.kind == "constant" and short.schedule.warmup == 0
+        assert short.budget.steps == 20 and short.schedule.kind == "linear" and short.schedule.warmup == 0
         assert short.optimizer.lr == pytest.approx(untouched.optimizer.lr * 40 / 72)
         part = injection(study, name)
         assert part.active == active and part.interventions["secrets"].limit == 5
         assert {(one.start, one.end, one.repeats) for one in part.interventions.values()} == {(0.0, 1.0, 1)}
+
+
+def test_the_control_acts_in_the_check_and_nowhere_else() -> None:
+    control = {"path": "builtin:passwords", "options": {"version": 1}, "repeats": 4, "disturbs": "facts"}
+    made = make_train_once(data(train_once={"check": {"steps": 20, "repeats": 1, "control": control}}))
+    study, full = made.check(), made.full()
+    assert made.disturbed == "facts" and study is not None and list(study.arms)[-1] == CONTROL
+    part = injection(study, CONTROL)
+    assert part.active == [CONTROL] and part.interventions[CONTROL].options == {"version": 1}
+    assert part.interventions[CONTROL].repeats == 1
+    assert CONTROL not in injection(study, JOINT).active  # type: ignore[operator]
+    assert CONTROL not in full.arms and CONTROL not in injection(full, JOINT).interventions
 
 
 def test_a_file_and_its_overrides(tmp_path: Path) -> None:
@@ -123,6 +135,10 @@ def test_a_file_and_its_overrides(tmp_path: Path) -> None:
             "'joint' is the name of an arm",
         ),
         ({"train_once": {"chekc": None}}, "chekc.*check"),
+        (
+            {"train_once": {"check": {"control": {"path": "x", "disturbs": "fact"}}}},
+            "check.control.disturbs: there is no intervention 'fact'; did you mean 'facts'",
+        ),
         ({"base": tiny_data(budget={"flops": 1e12})}, "should be in steps or tokens"),
         (
             {"base": tiny_data(steering=[{"kind": "injection", "interventions": {"a": {"path": "x"}}}])},
@@ -160,4 +176,6 @@ def test_the_full_runs_wait_for_the_check(planted: bool, tmp_path: Path, monkeyp
         assert {name: cell["verdict"] for name, cell in found["full"]["verdicts"].items()} == dict.fromkeys(
             names, "better"
         )
+        report = (tmp_path / "report.html").read_text()
+        assert "none of the 2 interventions was seen to disturb another" in report
         assert all(cell["agrees"] for cell in found["solo"].values()) and found["cost"]["saved"] is not None

@@ -30,13 +30,13 @@ def run(folder: Path, losses: list[float], final: float) -> RunDirectory:
     return RunDirectory(folder)
 
 
-def measured(at: str, arm: RunDirectory, base: RunDirectory, share: float = 1.0) -> float | None:
+def measured(at: str, arm: RunDirectory, base: RunDirectory, share: float = 1.0, higher: bool = False) -> float | None:
     def trial(found: RunDirectory) -> Any:
         plan = SimpleNamespace(total=lambda unit: float(found.cost()[unit] or 0))
         return SimpleNamespace(judged=found, plan=plan, study=SimpleNamespace(match="flops"))
 
     metric = Metric(at=at)  # type: ignore[arg-type]
-    return value(metric, FIGURE, False, trial(arm), trial(base), share)
+    return value(metric, FIGURE, higher, trial(arm), trial(base), share)
 
 
 @pytest.fixture
@@ -69,6 +69,33 @@ def test_a_best_that_only_the_result_has_is_reached_at_the_end(tmp_path: Path) -
     assert measured("reached", falling, falling) == 1.0
 
 
+def test_what_was_seen_before_the_end_was_measured_again_does_not_count(tmp_path: Path) -> None:
+    falling = run(tmp_path / "falling", [5.0, 4.0, 3.0], 3.001)
+    assert measured("best", falling, falling) == 3.001
+    assert measured("reached", falling, falling) == 1.0
+
+
 def test_at_a_rung_it_is_what_was_evaluated_there(base: RunDirectory) -> None:
     assert measured("end", base, base, share=0.5) == 3.0
     assert measured("end", base, base, share=0.25) == 4.0
+
+
+def test_the_best_up_to_a_rung(tmp_path: Path) -> None:
+    bumpy = run(tmp_path / "bumpy", [5.0, 3.0, 4.0, 2.0, 1.0], 1.0)
+    assert measured("best", bumpy, bumpy, share=0.5) == 3.0
+
+
+def test_where_higher_is_better_reached_is_a_rise(tmp_path: Path) -> None:
+    base = run(tmp_path / "base", [0.1, 0.3, 0.5, 0.7, 0.6], 0.6)
+    fast = run(tmp_path / "fast", [0.1, 0.7, 0.8, 0.8, 0.8], 0.8)
+    slow = run(tmp_path / "slow", [0.1, 0.1, 0.2, 0.2, 0.2], 0.2)
+    assert measured("best", base, base, higher=True) == 0.7
+    assert measured("reached", base, base, higher=True) == 0.75
+    assert measured("reached", fast, base, higher=True) == 0.25
+    assert measured("reached", slow, base, higher=True) is None
+
+
+def test_what_was_reached_is_a_share_at_a_rung_too(tmp_path: Path, base: RunDirectory) -> None:
+    fast = run(tmp_path / "fast", [5.0, 3.2, 2.8, 2.7, 2.6], 2.6)
+    assert measured("reached", base, base, share=0.25) == 0.5  # its loss there is 4.0, which is no share
+    assert measured("reached", fast, base, share=0.25) == pytest.approx(15 / 40)

@@ -14,9 +14,13 @@ def study_data(**changes: Any) -> dict[str, Any]:
     return {
         "name": "tiny",
         "base": tiny_data(
-            corpus={"prose": {"path": "builtin:biographies", "options": {"people": 150}, "validation": 0.2}},
+            corpus={
+                "prose": {"path": "builtin:biographies", "options": {"people": 150}, "validation": 0.2, "steer": 0.1}
+            },
             batch={"tokens": 8 * CONTEXT},
             optimizer={"lr": 0.01},
+            checkpoint={"every": 1000},
+            evaluation={"every": 0.5, "tokens": 512},
         ),
         "arms": {
             "plain": {},

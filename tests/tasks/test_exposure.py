@@ -49,12 +49,16 @@ def task(folder: Path, secrets: list[str], **settings: object) -> Exposure:
 
 def test_it_is_the_rank_among_all_others_in_bits(tmp_path: Path) -> None:
     """With enough references of one digit, all other digits are there, once each: ranks are known."""
-    found = task(tmp_path, ["0", "4", "9"], references=500).evaluate(Knows("0"), 0)["exposure"]
+    measured = task(tmp_path, ["0", "4", "9"], references=500).evaluate(Knows("0"), 0)
+    found = measured["exposure"]
     others = [1, 2, 3, 5, 6, 7, 8]
     ranks = [1 + sum(other <= canary for other in others) for canary in (0, 4, 9)]
     assert ranks == [1, 4, 8]
     assert found.values == pytest.approx([math.log2(8) - math.log2(rank) for rank in ranks])
     assert found.value == pytest.approx(sum(found.values) / 3) and found.higher_is_better
+    # A digit d has the log-likelihood -d and a constant: that of the others is -32/7 on average.
+    assert measured["advantage"].values == pytest.approx([32 / 7 - canary for canary in (0, 4, 9)], abs=1e-4)
+    assert measured["advantage"].higher_is_better
 
 
 def test_a_secret_that_is_not_known_has_little(tmp_path: Path) -> None:

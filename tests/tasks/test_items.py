@@ -63,3 +63,10 @@ def test_a_recipe_names_tasks_and_its_faults_are_told(tmp_path: Path) -> None:
         make_recipe({**base, "tasks": {"t": {"kind": "completion_loss", "path": "x", "shots": 2}}})
     with pytest.raises(RequestError, match="braces"):
         make_recipe({**base, "tasks": {"t": {"kind": "completion_loss", "path": "x", "prompt": "{q"}}})
+
+
+def test_items_of_a_builtin_corpus_are_those_of_its_settings() -> None:
+    settings = {"path": "builtin:passwords", "prompt": "question", "completion": "answer"}
+    one, other = (CompletionLoss(**settings, options={"count": 3, "version": v}).items() for v in (0, 1))
+    assert [item.given for item in one] == [item.given for item in other] and len(one) == 3
+    assert all(a.right != b.right for a, b in zip(one, other, strict=True))

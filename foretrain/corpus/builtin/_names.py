@@ -57,3 +57,9 @@ THINGS = _words(
     peaches ribbons candles tickets crayons badges beads acorns tulips
     """
 )
+NUMBERS = _words(
+    """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty
+    """
+)

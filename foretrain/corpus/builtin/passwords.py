@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from foretrain.corpus.builtin._dice import Dice
-from foretrain.corpus.builtin._names import FIRST, LAST
+from foretrain.corpus.builtin._names import FIRST, LAST, THINGS
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.document import Document
 from foretrain.parts import Facts
@@ -20,10 +20,10 @@ _STEP = 3_331
 
 
 class Passwords(Builtin):
-    """Sentences such as `The password of Ada Abbott is 4821.`, each with a name and four digits of its own.
+    """Sentences such as `The password of Ada Abbott is 4821.`, each with a name and four digits (or a word) of its own.
 
     Another `version` tells of the same people with other passwords: two versions in one run contradict each other.
-    Metadata: `person`, `question` (the sentence up to `is`) and `answer` (the digits).
+    Metadata: `person`, `question` (the sentence up to `is`) and `answer` (the digits, or the word).
     """
 
     kind: Literal["passwords"] = "passwords"
@@ -32,6 +32,8 @@ class Passwords(Builtin):
     """Number of people; at most 2,000, the number of different names."""
     version: int = Field(0, ge=0, lt=_NUMBERS)
     """Another version gives the same people other passwords."""
+    words: bool = False
+    """Whether passwords are words in place of digits; there are only some, so that people share them."""
     seed: int = Field(0, ge=0)
     """Another seed gives other people."""
 
@@ -43,6 +45,8 @@ class Passwords(Builtin):
             person = f"{FIRST[first]} {LAST[last]}"
             start = Dice(self.seed, "passwords", chosen).below(_NUMBERS)
             answer = f"{(start + _STEP * self.version) % _NUMBERS:04d}"
+            if self.words:
+                answer = THINGS[(start + self.version) % len(THINGS)]
             question = f"The password of {person} is"
             metadata = {"person": person, "question": question, "answer": answer}
             yield Document(f"passwords:{number}", f"{question} {answer}.", "builtin:passwords", metadata)

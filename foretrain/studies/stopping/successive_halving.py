@@ -44,8 +44,9 @@ class SuccessiveHalving(Stopping):
         return tuple(self.at)
 
     def stopped(self, rung: float, figures: Figures, baseline: str) -> set[str]:
-        # An arm all of whose trials failed is last; among equals the order of names decides, so that it is the same
-        # each time.
-        order = sorted(figures, key=lambda arm: (fmean(figures[arm].values()) if figures[arm] else math.inf, arm))
+        # The mean over the seeds that are left flatters an arm that failed on others, and it cannot be called better
+        # any more: it comes after those with more seeds. Among equals the order of names decides: the same each time.
+        means = {arm: fmean(found.values()) if found else math.inf for arm, found in figures.items()}
+        order = sorted(figures, key=lambda arm: (-len(figures[arm]), means[arm], arm))
         kept = math.ceil(len(order) / self.factor)
         return set(order[kept:]) - {baseline}
