@@ -158,3 +158,8 @@ def interval(every: float, total: int) -> int:
 def due(every: float | None, step: int, total: int) -> bool:
     """Whether something with this `every` happens once `step` steps are done; always at the end."""
     return step == total or (every is not None and step % interval(every, total) == 0)
+
+
+def pause_step(until: float, total: int) -> int:
+    """The step after which a run of `total` steps pauses: a share of them, at least one."""
+    return max(1, round(until * total))

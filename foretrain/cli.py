@@ -333,7 +333,21 @@ def main() -> None:
     # cores with others (measured 4x), and win next to nothing where it does not.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _command()
+    except SystemExit as end:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # Everything is written and the group has ended. A thread of gloo may still let go of a tensor while the
+            # interpreter is taken down, which now and then aborts a process that had done its work.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
+
+
+def _command() -> NoReturn:
+    try:
         app(prog_name="foretrain")
+        sys.exit(0)
     except Interrupted as error:
         _terminal().say(str(error))
         sys.exit(error.exit_code)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from foretrain import environment
-from foretrain.budget import Pace, due, interval, steps_for
+from foretrain.budget import Pace, due, interval, pause_step, steps_for
 from foretrain.checkpoints import Checkpointer
 from foretrain.clock import Clock
 from foretrain.closing import Keep, close, evaluate_task
@@ -338,11 +338,6 @@ def _task_figures(name: str, metric: str, measured: Measured) -> dict[str, float
         f"{base}/{end}": value for end, value in (("low", measured.low), ("high", measured.high)) if value is not None
     }
     return {base: measured.value, **ends}
-
-
-def pause_step(until: float, total: int) -> int:
-    """The step after which a run of `total` steps pauses: a share of them, at least one."""
-    return max(1, round(until * total))
 
 
 def execute(run: Run) -> dict[str, Any] | None:

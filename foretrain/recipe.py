@@ -17,7 +17,7 @@ from foretrain.parts import PartOf, load_plugin
 from foretrain.plain_yaml import format_yaml, parse_yaml
 from foretrain.probes.base import Probe
 from foretrain.schedules.base import Schedule
-from foretrain.section import Count, DataPath, Number, Section, problems
+from foretrain.section import Count, DataPath, Number, Section, problems, refusal
 from foretrain.steering.base import Steering
 from foretrain.tasks.base import Task
 from foretrain.tokens.tokenizers.base import Tokenizer
@@ -199,20 +199,6 @@ class Recipe(Section):
     plugins: list[str] = []
     """Files (relative to the recipe) or installed modules with further parts."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_kinds(cls, value: Any) -> Any:
-        """`optimizer: {lr: 1e-3}` is of the kind that stands where no optimizer is named."""
-        if not isinstance(value, dict):
-            return value
-        defaults = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, dict)}
-        return {
-            name: {**defaults[name], **item}
-            if name in defaults and isinstance(item, dict) and "kind" in defaults[name]
-            else item
-            for name, item in value.items()
-        }
-
     @model_validator(mode="after")
     def _some_weight(self) -> Recipe:
         if sum(domain.weight for domain in self.corpus.values()) <= 0:
@@ -276,9 +262,7 @@ def make_recipe(
     try:
         return Recipe.model_validate(data, context={"folder": folder})
     except ValidationError as error:
-        lines = problems(error)
-        listing = "\n".join(f"  - {line}" for line in lines)
-        raise RequestError(f"{source} has {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n{listing}") from error
+        raise refusal(source, problems(error)) from error
 
 
 def _plugin_path(name: str, folder: Path) -> str:

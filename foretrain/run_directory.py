@@ -315,3 +315,9 @@ def _row(run: RunDirectory) -> dict[str, Any]:
         # One broken run must not hide the others from a listing.
         row |= {"status": "failed", "error": str(error)}
     return row
+
+
+def split_step(start: str) -> tuple[str, int | None]:
+    """`RUN@step` as the path of the run and the step; `RUN` alone has none."""
+    path, at, step = start.rpartition("@")
+    return (path, int(step)) if at and step.isdigit() else (start, None)

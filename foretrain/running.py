@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from foretrain import comparison, dial, exporting
+from foretrain.budget import pause_step
 from foretrain.closing import Keep
 from foretrain.console import Terminal
 from foretrain.distributed import Group, end_group, start_group
 from foretrain.errors import Interrupted, RequestError
-from foretrain.execution import Run, execute, pause_step
+from foretrain.execution import Run, execute
 from foretrain.kernels.process import tune_allocator
 from foretrain.lock import RunLock
 from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Recipe, load_recipe, make_recipe, read_recipe
 from foretrain.reports.run_report import write_report
-from foretrain.run_directory import RunDirectory
+from foretrain.run_directory import RunDirectory, split_step
 from foretrain.signals import sigterm_interrupts
 from foretrain.tokens.tokenizer import TextTokenizer
 
-_FREE_TO_CHANGE = ("track", "checkpoint", "evaluation.every", "plugins")
+FREE_TO_CHANGE = ("track", "checkpoint", "evaluation.every", "plugins")
 """Keys that may differ when a run is resumed: they change what is written, never what is computed."""
 _EXTENSION = ("budget", "schedule")
 """Keys that may also differ when a finished run is extended."""
@@ -216,10 +217,10 @@ def _same_domains(parent: RunDirectory, plan: Plan) -> set[str]:
 def _parent(start_from: str | None) -> tuple[RunDirectory, int | None] | None:
     if start_from is None:
         return None
-    path, at, step = start_from.rpartition("@")
-    if at and not step.isdigit():
+    path, step = split_step(start_from)
+    if step is None and "@" in start_from:
         raise RequestError(f"--from {start_from}: after @ stands a step, such as RUN@1000.")
-    return RunDirectory.open(path if at else step), int(step) if at else None
+    return RunDirectory.open(path), step
 
 
 def read_request(
@@ -249,7 +250,7 @@ def read_request(
 
 def _changes(directory: RunDirectory, recipe: Recipe) -> list[tuple[str, Any, Any]]:
     found = comparison.recipe_difference(directory.recipe(), recipe.plain())
-    return [change for change in found if not change[0].startswith(_FREE_TO_CHANGE)]
+    return [change for change in found if not change[0].startswith(FREE_TO_CHANGE)]
 
 
 def _refuse_changes(directory: RunDirectory, changed: list[tuple[str, Any, Any]], finished: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from foretrain.errors import unknown_name
+from foretrain.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -93,6 +94,20 @@ class Section(BaseModel):
         allow_inf_nan=False,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, value: Any) -> Any:
+        """`optimizer: {lr: 1e-3}` is of the kind that stands where no optimizer is named."""
+        if not isinstance(value, dict):
+            return value
+        defaults = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, dict)}
+        return {
+            name: {**defaults[name], **item}
+            if name in defaults and isinstance(item, dict) and "kind" in defaults[name]
+            else item
+            for name, item in value.items()
+        }
+
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -131,3 +146,9 @@ def problems(error: ValidationError, within: str = "") -> list[str]:
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
         lines[f"{path}: {message}{shown}" if path else f"{message}{shown}"] = None
     return list(lines)
+
+
+def refusal(source: str, faults: Sequence[str]) -> RequestError:
+    """The one error that holds all faults of a file (or of other plain data, named by `source`)."""
+    listing = "\n".join(f"  - {fault}" for fault in faults)
+    return RequestError(f"{source} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{listing}")

@@ -14,7 +14,7 @@ from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import hash_data
 from foretrain.plain_yaml import parse_yaml
 from foretrain.recipe import read_recipe
-from foretrain.section import Section, problems
+from foretrain.section import Section, problems, refusal
 from foretrain.studies.study import Study, make_study
 from foretrain.studies.train_once import TrainOnceStudy, make_train_once
 
@@ -195,8 +195,7 @@ def _parsed(data: Mapping[str, Any], folder: Path, faults: list[str]) -> Claim:
     except ValidationError as error:
         found = problems(error)
     if faults := [*found, *faults]:
-        listing = "\n".join(f"  - {line}" for line in faults)
-        raise RequestError(f"{folder / FILE} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{listing}")
+        raise refusal(str(folder / FILE), faults)
     return claim
 
 

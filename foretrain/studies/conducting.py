@@ -132,24 +132,21 @@ class Conductor:
         trials = [self.trials[name][number] for number in range(len(self.study.seeds)) for name in names]
         trials = [trial for trial in trials if (trial.plan.name, trial.seed) not in self.errors]
         owner = {f"{trial.name}#{number}": trial for trial in trials for number in range(len(trial.folders))}
-        left = {trial.name: len(jobs) for trial in trials if (jobs := trial.jobs(until))}
+        jobs = {trial.name: trial.jobs(until) for trial in trials}
+        left = {name: len(waiting) for name, waiting in jobs.items()}
         done = sum(self._ended(trial) for trial in trials)
 
         def told(outcome: Outcome) -> None:
             nonlocal done
             trial = owner[outcome.job.name]
-            if outcome.status == "refused":
-                raise RequestError(f"{trial.name}: {outcome.error}")
-            if outcome.error is not None:
-                self.errors.setdefault((trial.plan.name, trial.seed), outcome.error)
-                progress.note(f"{trial.name} failed: {outcome.error}")
+            self._heed(trial, outcome, progress)
             left[trial.name] -= 1
             if left[trial.name] == 0 and until is None:
                 done += 1
                 progress.update(done, f"{trial.name} {self._short(trial)}")
 
         progress.update(done)
-        for outcome in self.pool.run([job for trial in trials for job in trial.jobs(until)]):
+        for outcome in self.pool.run([job for waiting in jobs.values() for job in waiting]):
             told(outcome)
         if until is None:
             self._merge(trials, progress)
@@ -159,12 +156,15 @@ class Conductor:
         jobs: list[Job] = [job for trial in good for job in trial.merge_jobs()]
         owner = {f"{trial.name}#merge": trial for trial in good}
         for outcome in self.pool.run(jobs) if jobs else ():
-            trial = owner[outcome.job.name]
-            if outcome.status == "refused":
-                raise RequestError(f"{trial.name}: {outcome.error}")
-            if outcome.error is not None:
-                self.errors[trial.plan.name, trial.seed] = outcome.error
-                progress.note(f"{trial.name} failed: {outcome.error}")
+            self._heed(owner[outcome.job.name], outcome, progress)
+
+    def _heed(self, trial: Trial, outcome: Outcome, progress: CountingProgress) -> None:
+        """Keep what went wrong in a trial, the first time; a refusal ends the study."""
+        if outcome.status == "refused":
+            raise RequestError(f"{trial.name}: {outcome.error}")
+        if outcome.error is not None:
+            self.errors.setdefault((trial.plan.name, trial.seed), outcome.error)
+            progress.note(f"{trial.name} failed: {outcome.error}")
 
     def _ended(self, trial: Trial) -> bool:
         key = (trial.plan.name, trial.seed)

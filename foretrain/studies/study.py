@@ -14,7 +14,7 @@ from foretrain.merging.base import Merge
 from foretrain.parts import PartOf
 from foretrain.plain_yaml import format_yaml
 from foretrain.recipe import Recipe, make_recipe, read_recipe, with_changes, with_override
-from foretrain.section import DataPath, Number, Section, problems
+from foretrain.section import DataPath, Number, Section, problems, refusal
 from foretrain.studies.executors.base import Executor
 from foretrain.studies.faults import refuse_recipes, study_faults
 from foretrain.studies.stopping.base import Stopping
@@ -175,9 +175,6 @@ class Study(Section):
             value = {**value, "metrics": {str(name): {} for name in metrics}}
         elif isinstance(metrics, dict):
             value = {**value, "metrics": {name: metric or {} for name, metric in metrics.items()}}
-        executor = value.get("executor")
-        if isinstance(executor, dict):  # `executor.slots=2` is of the kind that stands where none is named
-            value = {**value, "executor": {"kind": "local", **executor}}
         arms = value.get("arms")
         if not value.get("baseline") and isinstance(arms, dict) and arms:
             value = {**value, "baseline": str(next(iter(arms)))}
@@ -242,22 +239,29 @@ def make_study(
     Raises:
         RequestError: faults in the study, in its base, or in the recipe of an arm.
     """
-    folder, data = Path(folder), dict(data)
+    folder = Path(folder)
+    data = {"folder": str(folder.resolve()), **with_base(data, folder, source, overrides)}
+    try:
+        study = Study.model_validate(data, context={"folder": folder})
+    except ValidationError as error:
+        raise refusal(source, problems(error)) from error
+    refuse_recipes(study, source)
+    return study
+
+
+def with_base(data: Mapping[str, Any], folder: Path, source: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The plain data of a study with `a.b=c` overrides applied, and its base read, checked and complete.
+
+    Raises:
+        RequestError: the base cannot be read, or has faults.
+    """
     base, home = data.get("base"), folder
     if isinstance(base, str):
         path = folder / Path(base).expanduser()
         base, home = read_recipe(path), path.parent
-    data["base"] = base
+    made = {**data, "base": base}
     for override in overrides:
-        data = with_override(data, override)
-    if isinstance(data["base"], dict):
-        data["base"] = make_recipe(data["base"], folder=home, source=f"{source}, base").plain()
-    data = {"folder": str(folder.resolve()), **data}
-    try:
-        study = Study.model_validate(data, context={"folder": folder})
-    except ValidationError as error:
-        lines = problems(error)
-        listing = "\n".join(f"  - {line}" for line in lines)
-        raise RequestError(f"{source} has {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n{listing}") from error
-    refuse_recipes(study, source)
-    return study
+        made = with_override(made, override)
+    if isinstance(made["base"], dict):
+        made["base"] = make_recipe(made["base"], folder=home, source=f"{source}, base").plain()
+    return made

@@ -18,14 +18,14 @@ from foretrain.console import Terminal
 from foretrain.errors import RequestError, unknown_name
 from foretrain.files import write_json
 from foretrain.parts import PartOf
-from foretrain.recipe import Recipe, make_recipe, read_recipe, with_override
+from foretrain.recipe import Recipe, read_recipe
 from foretrain.reports.train_once_report import write_report
-from foretrain.section import Count, Number, Section, problems
+from foretrain.section import Count, Number, Section, problems, refusal
 from foretrain.steering.injection import Injection, Intervention
 from foretrain.studies.conducting import conduct
 from foretrain.studies.executors.base import Executor
 from foretrain.studies.interference import CONTROL, JOINT, UNTOUCHED, agreement, answers, cost, interference
-from foretrain.studies.study import Metric, Name, Study, make_study
+from foretrain.studies.study import Metric, Name, Study, make_study, with_base
 
 FILE = "train_once.json"
 VALIDATION = "validation/loss"
@@ -231,22 +231,12 @@ def make_train_once(
     Raises:
         RequestError: faults in it, in its base, or in the studies that it stands for.
     """
-    folder, data = Path(folder), dict(data)
-    base, home = data.get("base"), folder
-    if isinstance(base, str):
-        path = folder / Path(base).expanduser()
-        base, home = read_recipe(path), path.parent
-    data["base"] = base
-    for override in overrides:
-        data = with_override(data, override)
-    if isinstance(data["base"], dict):
-        data["base"] = make_recipe(data["base"], folder=home, source=f"{source}, base").plain()
+    folder = Path(folder)
+    data = with_base(data, folder, source, overrides)
     try:
         study = TrainOnceStudy.model_validate(data, context={"folder": folder})
     except ValidationError as error:
-        lines = problems(error)
-        listing = "\n".join(f"  - {line}" for line in lines)
-        raise RequestError(f"{source} has {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n{listing}") from error
+        raise refusal(source, problems(error)) from error
     if any(part["kind"] == Injection.name() for part in study.base["steering"]):
         raise RequestError(f"{source}: the base has an injection already; list all interventions under `train_once`.")
     study.full()

@@ -19,7 +19,7 @@ from foretrain.merging.evaluating import evaluate_merge
 from foretrain.parts import find, load_plugin
 from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Budget, Recipe, make_recipe
-from foretrain.run_directory import RunDirectory
+from foretrain.run_directory import RunDirectory, split_step
 from foretrain.running import run
 from foretrain.tasks.base import Task
 from foretrain.tokens.cache import cache_folder
@@ -137,8 +137,7 @@ def _content_hash(recipe: Recipe, until: float | None) -> str:
 def _tokenizer_of(start: str | None) -> TextTokenizer | None:
     if start is None:
         return None
-    path, at, step = start.rpartition("@")
-    return TextTokenizer.load(RunDirectory.open(path if at and step.isdigit() else start).tokenizer_path)
+    return TextTokenizer.load(RunDirectory.open(split_step(start)[0]).tokenizer_path)
 
 
 def _sized(plan: Plan, budget: Budget) -> tuple[int, Pace, Trainer]:

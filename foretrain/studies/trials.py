@@ -12,14 +12,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from foretrain.budget import pause_step
 from foretrain.comparison import recipe_difference
 from foretrain.errors import RequestError
-from foretrain.run_directory import RunDirectory, Series
+from foretrain.run_directory import RunDirectory, Series, split_step
+from foretrain.running import FREE_TO_CHANGE
 from foretrain.studies.executors.base import Job
 from foretrain.studies.planning import ArmPlan, Products
 from foretrain.studies.study import Metric, Study
 
-FREE = ("name", "track", "checkpoint", "evaluation.every", "plugins")
+FREE = ("name", *FREE_TO_CHANGE)
 """Keys of a recipe that change nothing of what a trial computes."""
 
 
@@ -140,10 +142,8 @@ def _begins_with(parent: Mapping[str, Any] | None, start: str | None) -> bool:
     """Whether a run began with the weights that a trial begins with: `RUN`, `RUN@step`, or None for new ones."""
     if parent is None or start is None:
         return parent is None and start is None
-    path, _, step = start.rpartition("@")
-    if not step.isdigit():
-        return str(parent["run"]) == str(Path(start).resolve())
-    return (str(parent["run"]), parent["step"]) == (str(Path(path).resolve()), int(step))
+    path, step = split_step(start)
+    return str(parent["run"]) == str(Path(path).resolve()) and step in (None, parent["step"])
 
 
 def value(metric: Metric, figure: str, higher: bool, trial: Trial, base: Trial, share: float) -> float | None:
@@ -180,7 +180,7 @@ def _best(run: RunDirectory, figure: str, higher: bool, share: float = 1.0) -> f
 def _up_to(run: RunDirectory, figure: str, share: float) -> NDArray[np.float64]:
     """What was seen of a figure up to a share of the run, where it is paused."""
     total, found = run.plan().get("total_steps") or 0, spending(run, figure, "steps")
-    until = np.inf if share == 1 else max(1, round(share * total))  # as `execution.pause_step`
+    until = np.inf if share == 1 else pause_step(share, total)
     return found.values[found.steps <= until]
 
 

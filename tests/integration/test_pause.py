@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import foretrain as ft
+from foretrain.budget import pause_step
 from foretrain.checkpoints import Checkpointer
 from foretrain.errors import RequestError
-from foretrain.execution import pause_step
 from foretrain.journal import read_journal
 from foretrain.recipe import make_recipe
 from foretrain.run_directory import RunDirectory
