@@ -14,6 +14,7 @@ from foretrain.claims.running import show_claim as show_claim
 from foretrain.console import Terminal
 from foretrain.errors import RequestError
 from foretrain.generation import generate
+from foretrain.modalities.base import modality_of
 from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Recipe, read_recipe
 from foretrain.recipe import load_recipe as load_recipe
@@ -61,10 +62,10 @@ def export(run: RunLike, *, to: str = "hf", out: Path | str | None = None, step:
     return exporting.export_run(directory, folder, step)
 
 
-def subject_of(run: RunLike, step: int | None = None) -> Subject:
+def subject_of(run: RunLike, step: int | None = None) -> Any:
     """A run's model, ready to be evaluated or sampled from."""
     model, tokenizer = exporting.load_run_model(_open(run), step)
-    return Subject(model, tokenizer, int(_open(run).plan()["model"]["context"]))
+    return modality_of(model.config).subject(model, tokenizer, int(_open(run).plan()["model"]["context"]))
 
 
 def sample(
@@ -80,10 +81,11 @@ def sample(
     step: int | None = None,
 ) -> list[dict[str, str]]:
     """Text that a run's model writes after each prompt: `prompt` and `text` each."""
+    subject = subject_of(run, step)
+    if not isinstance(subject, Subject):
+        raise RequestError(f"{_open(run).path} holds no model of text, so there is nothing to sample from it.")
     repeated = [prompt for prompt in prompts for _ in range(count)]
-    texts = generate(
-        subject_of(run, step), repeated, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-    )
+    texts = generate(subject, repeated, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     return [text.plain() for text in texts]
 
 
@@ -127,15 +129,15 @@ def show_data(
 
 
 def _shown_row(plan: Plan, batch: Batch, row: int, sources: list[str]) -> dict[str, Any]:
-    mask, inputs = batch["mask"][row], batch["inputs"][row]
+    mask = batch["mask"][row]
     return {
         "step": batch.step,
         "position": int(batch.positions[row]),
         "domain": batch.domains[int(batch["domain"][row])],
         "documents": sources,
         "loss_tokens": int(mask.sum()),
-        "tokens": int(inputs.shape[0]),
-        "text": plan.tokenizer.decode(inputs.tolist()),
+        "tokens": plan.context,
+        "text": plan.modality.row({name: tensor[row] for name, tensor in batch.items()}, plan.tokenizer),
         "masked": [place for place, on in enumerate(mask.tolist()) if not on],
     }
 

@@ -6,18 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from foretrain import distributed
+from foretrain.drawing import draw, write_pictures
 from foretrain.exporting import model_card, model_from_state, save_model
 from foretrain.files import finite, write_json
-from foretrain.generation import generate
 from foretrain.hashing import hash_data
 from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory
-from foretrain.subject import Subject
 from foretrain.tasks.base import Measured
 from foretrain.trainer import Trainer
-
-SAMPLES = ("", "The ", "In ", "It is ")
-"""Prompts of the sample texts in the report."""
 
 Keep = Literal["all", "figures"]
 """What a run leaves at its end: with `figures`, no exported model, no samples and no report."""
@@ -26,7 +22,7 @@ Keep = Literal["all", "figures"]
 def close(
     trainer: Trainer, directory: RunDirectory, keep: Keep, seconds: float, environment: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Tasks and `result.json`; and, as far as they are kept, samples, the exported model and the report.
+    """Tasks, pictures and `result.json`; and, as far as they are kept, samples, the exported model and the report.
 
     Args:
         trainer: after its last step.
@@ -48,8 +44,12 @@ def close(
         if group.main:
             write_json(directory.samples_path, samples)
             model = model_from_state(plan.recipe, plan.config, state)
-            save_model(model, plan.tokenizer, model_card(plan.recipe, plan.plain(), result), directory.model_path)
+            save_model(model, plan.processor, model_card(plan.recipe, plan.plain(), result), directory.model_path)
+    # After the model is safe: whatever a part does to draw, it changes nothing that is kept.
+    with trainer.learner.exact(), trainer.learner.evaluating():
+        drawn = draw(trainer)
     if group.main:
+        write_pictures(directory, drawn)
         write_json(directory.result_path, finite(result))
         if keep == "all":
             write_report(directory)
@@ -63,17 +63,13 @@ def evaluate_task(trainer: Trainer, name: str) -> dict[str, Measured]:
         return recipe.tasks[name].evaluate(_subject(trainer), recipe.seed)
 
 
-def _subject(trainer: Trainer) -> Subject:
+def _subject(trainer: Trainer) -> Any:
     """The model as tasks and samples see it."""
-    return Subject(trainer.learner.model, trainer.plan.tokenizer, trainer.plan.context)
+    return trainer.plan.modality.subject(trainer.learner.model, trainer.plan.tokenizer, trainer.plan.context)
 
 
 def _samples(trainer: Trainer) -> list[dict[str, str]]:
-    subject, tokens = _subject(trainer), min(64, trainer.plan.context // 2)
-    if not subject.causal:
-        return []
-    texts = generate(subject, SAMPLES, tokens=tokens, temperature=0.8, seed=trainer.plan.recipe.seed)
-    return [text.plain() for text in texts]
+    return trainer.plan.modality.samples(_subject(trainer), trainer.plan.recipe.seed)
 
 
 def _result(

@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from foretrain.errors import RequestError
+
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from foretrain.distributed import Group
+    from foretrain.feedback.base import FeedbackSet
+    from foretrain.learner import Learner
     from foretrain.models.roles import Role
+    from foretrain.objectives.base import Objective
     from foretrain.recipe import Recipe
     from foretrain.tokens.stream import Stream
     from foretrain.tokens.tokenizer import TextTokenizer
+
+
+def _no_feedback(name: str) -> FeedbackSet:
+    raise RequestError(f"feedback: there is none here, so there is no '{name}'.")
 
 
 @dataclass(frozen=True)
@@ -22,19 +33,71 @@ class Context:
     """The run as parts see it. Nothing here is to be written to, except through the functions given for it."""
 
     recipe: Recipe
-    seed: int
     total_steps: int
     """Steps planned when the run was set up; a budget in minutes may still move the end."""
     rehearsal: bool
     """Whether steps are only run for their cost, in a run of another length than the planned one."""
-    device: torch.device
-    model: nn.Module
-    """What forward passes run through; under `precision: bf16` its weights are the bf16 copies."""
-    weights: Mapping[str, nn.Parameter]
-    """Every trained parameter by name, live, in fp32 (this rank's shard of it under FSDP2)."""
-    roles: dict[str, Role]
-    tokenizer: TextTokenizer
+    learner: Learner
+    """The model in training: gradients beside the step's, other weights for a while, fp32 for exact figures."""
+    objective: Objective
+    """How a batch becomes losses in this run."""
+    length: int
+    """Tokens (patches) that the model reads at once; a row of the stream is `objective.window(length)` long."""
+    micro: int
+    """Rows per forward pass."""
     stream: Stream
-    group: Group
-    record: Callable[[str, float], None]
+    text: TextTokenizer | None
+    """The tokenizer, where the run is one of text; see `tokenizer`."""
+    record: Callable[[str, float], None] = lambda name, value: None
     """`record(name, value)` puts a figure into this step's line of `metrics.jsonl`."""
+    warn: Callable[[str], None] = lambda text: None
+    """Says something that a user should know, once however often it is said."""
+    second_moments: Callable[[], Mapping[str, Tensor]] = dict
+    """The optimizer's running mean of squared gradients by parameter name, without its bias; empty before its first
+    step, and of optimizers that keep none."""
+    feedback: Callable[[str], FeedbackSet] = _no_feedback
+    """The feedback set of a name, read and encoded once."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.recipe.seed
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of the run.
+
+        Raises:
+            RequestError: the run is not one of text; whoever asks needs text.
+        """
+        if self.text is None:
+            raise RequestError(
+                f"A part of this recipe works on text, and objective '{self.recipe.objective.kind}' trains on "
+                "something else; take the part out."
+            )
+        return self.text
+
+    @property
+    def model(self) -> nn.Module:
+        """What forward passes run through; under `precision: bf16` its weights are the bf16 copies."""
+        return self.learner.model
+
+    @property
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """Every trained parameter by name, live, in fp32 (this rank's shard of it under FSDP2)."""
+        return self.learner.masters
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """What each trained parameter is for."""
+        return self.learner.roles
+
+    @property
+    def group(self) -> Group:
+        """The processes of the run."""
+        return self.learner.group
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.learner.group.device

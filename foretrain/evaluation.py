@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import islice
 
@@ -12,7 +11,7 @@ from foretrain.batch import Batch
 from foretrain.distributed import Group
 from foretrain.learner import Learner
 from foretrain.objectives.base import Objective
-from foretrain.tokens.shards import TokenSet
+from foretrain.tokens.readable import Readable
 
 ROWS = 16
 """Windows per forward pass at most; fixed, so that figures do not depend on the training batch."""
@@ -22,13 +21,13 @@ class Validation:
     """Losses on the validation split of every domain.
 
     Windows are read in order and each token of the split is scored once, up to `tokens` per domain. Ranks share the
-    windows. The loss is the mean over tokens in nats; bits per byte divide the same sum by the bytes those tokens
-    stand for, so they compare across tokenizers.
+    windows. The loss is the mean over tokens in nats; for text, bits per byte divide the same sum by the bytes those
+    tokens stand for, so they compare across tokenizers.
     """
 
     def __init__(
         self,
-        sets: Mapping[str, TokenSet],
+        sets: Mapping[str, Readable],
         *,
         window: int,
         stride: int,
@@ -44,14 +43,14 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, learner: Learner, objective: Objective, group: Group) -> dict[str, float]:
-        """`validation/DOMAIN/loss` and `.../bits_per_byte` of every domain, and their mixture as `validation/loss`."""
+        """`validation/DOMAIN/loss` of every domain (and it in other units), and their mixture as `validation/loss`."""
         figures: dict[str, float] = {}
         with learner.evaluating():
             for number, (name, tokens) in enumerate(self.sets.items()):
                 total, count = self._domain(number, tokens, learner, objective, group)
                 loss = total / max(count, 1.0)
                 figures[f"validation/{name}/loss"] = loss
-                figures[f"validation/{name}/bits_per_byte"] = loss / math.log(2) * tokens.tokens / max(tokens.bytes, 1)
+                figures |= {f"validation/{name}/{unit}": value for unit, value in tokens.restated(loss).items()}
         if figures:
             figures["validation/loss"] = sum(
                 share * figures[f"validation/{name}/loss"] for name, share in self.shares.items()
@@ -59,7 +58,7 @@ class Validation:
         return figures
 
     def _domain(
-        self, number: int, tokens: TokenSet, learner: Learner, objective: Objective, group: Group
+        self, number: int, tokens: Readable, learner: Learner, objective: Objective, group: Group
     ) -> tuple[float, float]:
         total = count = 0.0
         pieces = enumerate(
@@ -69,7 +68,7 @@ class Validation:
         while turn := list(islice(pieces, group.world)):
             mine = group.rank < len(turn)
             place, tensors = turn[group.rank if mine else 0]
-            rows = tensors["tokens"].shape[0]
+            rows = len(next(iter(tensors.values())))
             positions = torch.arange(place * ROWS, place * ROWS + rows)
             domain = torch.full((rows,), number)
             batch = Batch(

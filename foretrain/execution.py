@@ -141,17 +141,17 @@ class Run:
         """Write what the run is. Wherever this is cut off, the same command goes on as if nothing had been written."""
         plan = self.plan
         write_json(self.directory.environment_path, self.environment)
-        if not self._tokenizer_kept():
+        if plan.tokenizer is not None and not self._kept(plan.tokenizer):
             plan.tokenizer.save(self.directory.tokenizer_path)
         plan.config.save_pretrained(self.folder)
         self._write_plan()
         write_atomic(self.directory.recipe_path, plan.recipe.to_yaml())
-        for told in (self.directory.report_path, self.directory.result_path):  # of an end that is none any more
+        for told in (self.directory.report_path, self.directory.result_path, self.directory.pictures_path):
             told.unlink(missing_ok=True)
 
-    def _tokenizer_kept(self) -> bool:
+    def _kept(self, tokenizer: TextTokenizer) -> bool:
         try:
-            return TextTokenizer.load(self.directory.tokenizer_path).hash == self.plan.tokenizer.hash
+            return TextTokenizer.load(self.directory.tokenizer_path).hash == tokenizer.hash
         except RequestError:
             return False
 
@@ -244,6 +244,7 @@ class Run:
                     self.clock.begin(trainer.step)
                 while trainer.step < trainer.total and not self._pausing(trainer):
                     line, seconds = trainer.counted_step()
+                    self._pass_on(trainer)
                     self.seconds += seconds
                     speed = self.plan.tokens_per_step / seconds
                     cost = trainer.meter.per_kind[trainer.kind(trainer.step - 1)]
@@ -286,6 +287,14 @@ class Run:
                     journal.close()
             self.checkpointer.close()
 
+    def _pass_on(self, trainer: Trainer) -> None:
+        """Say what parts of the run warn of, and note it in the plan, once."""
+        for text in trainer.warnings:
+            if text not in self.plan.notes:
+                self.plan.notes.append(text)
+                self.terminal.warn(text)
+                self._write_plan()
+
     def _pausing(self, trainer: Trainer) -> bool:
         return self.pause is not None and self.pause <= trainer.step < trainer.total
 
@@ -321,7 +330,9 @@ class Run:
 
     def close(self, trainer: Trainer) -> dict[str, Any]:
         """Tasks and `result.json`; and, as far as they are kept, samples, the exported model and the report."""
-        return close(trainer, self.directory, self.keep, self.seconds, self.environment)
+        result = close(trainer, self.directory, self.keep, self.seconds, self.environment)
+        self._pass_on(trainer)
+        return result
 
     def fail(self, text: str) -> None:
         """Leave word of what went wrong, where the disk allows it."""

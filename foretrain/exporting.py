@@ -17,14 +17,17 @@ from foretrain import faults
 from foretrain.checkpoints import Checkpointer
 from foretrain.errors import RequestError, RunError
 from foretrain.files import failed_write, sync_folder
-from foretrain.models.base import auto_class
+from foretrain.modalities.base import Processor, modality_named, modality_of
+from foretrain.models.base import from_folder
 from foretrain.recipe import Recipe
 from foretrain.run_directory import RunDirectory
 from foretrain.tokens.tokenizer import TextTokenizer
 
 
-def save_model(model: PreTrainedModel, tokenizer: TextTokenizer, card: str, folder: Path) -> Path:
-    """Write model (safetensors), tokenizer and card as one folder, replacing what was there in one rename.
+def save_model(model: PreTrainedModel, processor: Processor, card: str, folder: Path) -> Path:
+    """Write model (safetensors), tokenizer (or what stands in its place) and card as one folder.
+
+    It replaces what was there in one rename.
 
     Raises:
         RunError: the disk is full, or the folder can't be written; what was there before is intact.
@@ -35,7 +38,7 @@ def save_model(model: PreTrainedModel, tokenizer: TextTokenizer, card: str, fold
     try:
         faults.reach("write")
         model.save_pretrained(temporary)
-        tokenizer.save(temporary)
+        processor.save(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
@@ -70,19 +73,22 @@ def model_from_state(recipe: Recipe, config: Any, state: Mapping[str, torch.Tens
     return merged
 
 
-def load_run_model(run: RunDirectory, step: int | None = None) -> tuple[PreTrainedModel, TextTokenizer]:
+def load_run_model(run: RunDirectory, step: int | None = None) -> tuple[PreTrainedModel, TextTokenizer | None]:
     """A run's model and tokenizer: the exported model of a finished run, or any checkpoint it still has.
+
+    The tokenizer is None where the model is not of text.
 
     Raises:
         RequestError: the run has no such checkpoint, or none at all yet.
     """
-    tokenizer = TextTokenizer.load(run.tokenizer_path)
     if step is None and (run.model_path / "config.json").is_file():
         config = AutoConfig.from_pretrained(run.model_path)
-        return auto_class(config).from_pretrained(run.model_path, dtype=torch.float32).eval(), tokenizer
+        tokenizer = modality_of(config).load_tokenizer(run.tokenizer_path)
+        return from_folder(str(run.model_path), config)[0].eval(), tokenizer
     tree = checkpoint_of(run, step, only=["model"])
     recipe = run.load_recipe()
     config = AutoConfig.from_pretrained(run.config_path)
+    tokenizer = modality_of(config).load_tokenizer(run.tokenizer_path)
     return model_from_state(recipe, config, tree["model"]).eval(), tokenizer
 
 
@@ -104,7 +110,7 @@ def export_run(run: RunDirectory, folder: Path, step: int | None = None) -> Path
     """
     model, tokenizer = load_run_model(run, step)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return save_model(model, tokenizer, _card(run, step), folder)
+    return save_model(model, modality_of(model.config).processor(model.config, tokenizer), _card(run, step), folder)
 
 
 def _card(run: RunDirectory, step: int | None) -> str:
@@ -136,8 +142,7 @@ def model_card(recipe: Recipe, plan: Mapping[str, Any], result: Mapping[str, Any
         f"A {plan['model']['type']} model of {plan['parameters']:,} parameters, trained with foretrain.",
         "",
         "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
+        *modality_named(recipe.objective.modality).loading(),
         "```",
         "",
         "## Data",

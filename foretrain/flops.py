@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 from transformers import PretrainedConfig, PreTrainedModel
 
-from foretrain.models.base import auto_class
+from foretrain.models.base import from_config
 from foretrain.models.roles import blocks, output_layer, parameter_roles
 
 T = TypeVar("T")
@@ -130,22 +130,38 @@ def count(function: Callable[[], Any]) -> int:
 def analytic(model: PreTrainedModel, rows: int, length: int, predicted: int | None = None) -> int:
     """FLOPs of a forward pass of a dense transformer, from the shapes of its parameters.
 
+    A vision model puts tokens of its own (the class token) beside the patches: they pass through its blocks, too.
+
     Args:
         model: the model or its skeleton.
-        rows: windows.
-        length: tokens per window.
+        rows: windows, or images.
+        length: tokens per window, or patches per image.
         predicted: tokens whose logits are made; unset: all.
     """
     config = model.config.get_text_config()
     tokens = rows * length
     numbers = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    matrices = sum(numbers[name] for name, role in parameter_roles(model).items() if role.kind == "matrix")
+    matrices = {name: role for name, role in parameter_roles(model).items() if role.kind == "matrix"}
+    inside = sum(numbers[name] for name, role in matrices.items() if role.block is not None)
+    outside = sum(numbers[name] for name, role in matrices.items() if role.block is None)
+    whole = length + _own_tokens(model)
     head = output_layer(model)
     output = head.weight.numel() if head is not None and isinstance(head.weight, torch.Tensor) else 0
     heads = int(config.num_attention_heads)
     features = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    attention = int(config.num_hidden_layers) * 4 * rows * heads * length * length * features
-    return 2 * tokens * matrices + 2 * (tokens if predicted is None else predicted) * output + attention
+    attention = int(config.num_hidden_layers) * 4 * rows * heads * whole * whole * features
+    return (
+        2 * tokens * outside
+        + 2 * rows * whole * inside
+        + 2 * (tokens if predicted is None else predicted) * output
+        + attention
+    )
+
+
+def _own_tokens(model: PreTrainedModel) -> int:
+    """Tokens that a model puts beside those it is given."""
+    own = ("cls_token", "register_tokens", "distillation_token")
+    return sum(int(parameter.shape[1]) for name, parameter in model.named_parameters() if name.endswith(own))
 
 
 def analytic_step(
@@ -187,7 +203,7 @@ def memory_parts(
     wide = max(0, inside // width - 4 * width * layers)
     # What matrix products and activation functions keep, in the computing type; what norms keep, which is fp32.
     kept = (9 * width * layers + 3 * wide // 2) * small + 2 * width * layers * 4
-    logits = int(config.vocab_size) * (small + 4)
+    logits = int(config.vocab_size) * (small + 4) if output_layer(model) is not None else 0
     return {
         "weights": total * (4 if precision == "fp32" else 6) // shards,
         "gradients": total * (6 if precision == "bf16" else 4) // shards,
@@ -213,8 +229,7 @@ def _skeleton(model: PreTrainedModel | PretrainedConfig) -> PreTrainedModel:
     if isinstance(model, PreTrainedModel):
         return model
     with torch.device("meta"):
-        skeleton: PreTrainedModel = auto_class(model).from_config(model)
-    return skeleton
+        return from_config(model)
 
 
 @cache

@@ -6,7 +6,7 @@ while fp32 masters are what the optimizer moves and a checkpoint holds; gradient
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from foretrain.batch import Batch
 from foretrain.distributed import Group, like, shard
 from foretrain.errors import RequestError
 from foretrain.models.roles import Role, parameter_roles
@@ -130,6 +131,66 @@ class Learner:
             gradient /= self.group.world
         return gradients
 
+    def gradient_of(
+        self, loss: Callable[[Batch], Tensor], pieces: Sequence[Batch], names: Sequence[str]
+    ) -> tuple[dict[str, Tensor], float]:
+        """The gradient of another loss than that of the step, over all ranks; the step's own is left as it is.
+
+        It is taken in eval mode and at the fp32 masters, so that it can be compared with others.
+
+        Args:
+            loss: of one piece, on this rank: pieces and ranks are summed. A rank gives as many pieces as the others.
+            pieces: batches, one forward pass each.
+            names: parameters to differentiate by; below the first of them nothing is kept for the backward pass.
+
+        Returns:
+            The gradient, float32, by name; and the sum of the losses over pieces and ranks.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self.group.device)
+        with self._apart(names), self.exact(), self.evaluating():
+            for number, piece in enumerate(pieces):
+                self.sum_ranks(number == len(pieces) - 1)
+                with self.autocast():
+                    value = loss(piece)
+                # FSDP2 averages gradients over ranks where the plain path sums them.
+                (value * (self.group.world if self.sharded else 1)).backward()
+                self.collect()
+                total += value.detach()
+            found = self.gradient()
+            gradient = {
+                name: found[name].detach().float() if name in found else torch.zeros_like(self.masters[name])
+                for name in names
+            }
+        return gradient, self.group.sum(total)[0]
+
+    def derivative(self, loss: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """This rank's gradient of a loss by the parameters named, itself differentiable; `.grad` is left alone.
+
+        The loss was made inside `exact` where precisions differ. Parameters that it does not depend on have zeros.
+        Not for sharded weights, which torch cannot differentiate twice.
+        """
+        computing = [self._copies.get(name, self.masters[name]) for name in names]
+        found = torch.autograd.grad(loss, computing, create_graph=True, materialize_grads=True)
+        return dict(zip(names, found, strict=True))
+
+    @contextmanager
+    def _apart(self, names: Sequence[str]) -> Iterator[None]:
+        """Only `names` require a gradient, and what the step has summed so far comes back afterwards."""
+        held = {name: parameter.grad for name, parameter in self.masters.items()}
+        chosen = set(names)
+        # Sharded weights made their gathered copies once, as they were; those all go on requiring one.
+        computing = {} if self.sharded else {**self.masters, **self._copies}
+        self.zero_gradients()
+        for name, parameter in computing.items():
+            parameter.requires_grad_(name in chosen)
+        try:
+            yield
+        finally:
+            for parameter in computing.values():
+                parameter.requires_grad_(True)
+            for name, parameter in self.masters.items():
+                parameter.grad = held[name]
+
     def install(self, gradient: Mapping[str, Tensor]) -> None:
         """Hand a gradient to the optimizer."""
         for name, parameter in self.masters.items():
@@ -156,6 +217,7 @@ class Learner:
 
     @torch.no_grad()
     def _move(self, weights: Mapping[str, Tensor]) -> None:
+        self.settle()  # what is gathered of the former weights must not be computed with again
         for name, value in weights.items():
             self.masters[name].copy_(value)
         self.refresh()

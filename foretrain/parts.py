@@ -58,6 +58,9 @@ class Part(Section):
 
     axis: ClassVar[str] = ""
     """The word for this family in recipes and listings (`schedule` ...); set by the family's base class."""
+    modality: ClassVar[str] = "any"
+    """What it works on: the kind of a modality (`text`, `image`), or `any`. A recipe whose objective learns from
+    something else is refused."""
     facts: ClassVar[Facts] = Facts()
     neutral: ClassVar[dict[str, Any] | None] = None
     """Settings under which the whole code path runs and changes nothing; None where there is no such setting."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,19 +13,19 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from foretrain import flops
 from foretrain.budget import steps_for
-from foretrain.corpus.items import read_items
-from foretrain.corpus.overlap import describe_overlaps, describe_shared, shared_items
 from foretrain.distributed import Group
 from foretrain.errors import RequestError
 from foretrain.evaluation import Validation
 from foretrain.hashing import hash_data
 from foretrain.learner import Precision
+from foretrain.modalities.base import Modality, Processor, all_modalities, modality_named
 from foretrain.models.base import family
 from foretrain.models.roles import Role
 from foretrain.models.size import count_parameters
-from foretrain.recipe import Feedback, Recipe
-from foretrain.tokens.prepare import Prepared, Progress, prepare
-from foretrain.tokens.shards import TokenSet
+from foretrain.parts import Part
+from foretrain.recipe import Recipe
+from foretrain.tokens.prepare import Prepared, Progress
+from foretrain.tokens.readable import Readable
 from foretrain.tokens.stream import Stream
 from foretrain.tokens.tokenizer import TextTokenizer
 
@@ -55,9 +55,19 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def tokenizer(self) -> TextTokenizer:
-        """The tokenizer of the run."""
+    def modality(self) -> Modality:
+        """What the run learns from."""
+        return modality_named(self.recipe.objective.modality)
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """The tokenizer of the run; None where it does not learn from text."""
         return self.prepared.tokenizer
+
+    @property
+    def processor(self) -> Processor:
+        """What turns raw items into what the model reads; it stands beside the exported model."""
+        return self.modality.processor(self.config, self.tokenizer)
 
     @property
     def tokens_per_step(self) -> int:
@@ -75,8 +85,8 @@ class Plan:
         total = sum(domain.weight for domain in self.recipe.corpus.values())
         return {name: domain.weight / total for name, domain in self.recipe.corpus.items()}
 
-    def sets(self, split: str) -> dict[str, TokenSet]:
-        """Token sets of one split, by domain, where there are any."""
+    def sets(self, split: str) -> dict[str, Readable]:
+        """Sets of one split, by domain, where there are any."""
         return {
             name: splits[split]
             for name, splits in self.prepared.sets.items()
@@ -135,7 +145,14 @@ class Plan:
     @cached_property
     def hashes(self) -> dict[str, Any]:
         """Hashes of everything that goes in: the recipe, the tokenizer, each domain's `corpus` and `tokens`."""
-        return {"recipe": hash_data(self.recipe.plain()), "tokenizer": self.tokenizer.hash, **self.prepared.hashes}
+        tokenizer = None if self.tokenizer is None else self.tokenizer.hash
+        told = {name: feedback.content() for name, feedback in self.recipe.feedback.items()}
+        return {
+            "recipe": hash_data(self.recipe.plain()),
+            "tokenizer": tokenizer,
+            **self.prepared.hashes,
+            **({"feedback": told} if told else {}),
+        }
 
     def epochs(self) -> dict[str, float]:
         """How often the run reads each domain's training text, if its weights stay; empty before it has a length.
@@ -180,7 +197,7 @@ class Plan:
                 "layers": self.config.num_hidden_layers,
                 "width": self.config.hidden_size,
                 "context": self.context,
-                "vocabulary": self.config.vocab_size,
+                **self.modality.shape(self.config),
             },
             "precision": self.precision,
             "batch": {"rows": self.rows, "micro_rows": self.micro_rows},
@@ -221,40 +238,23 @@ def make_plan(
         RequestError: whatever does not fit, before any compute is spent.
     """
     group = group or Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    recipe.model.config(1, {})  # a model that isn't there, or lacks the context, is told before the corpus is read
+    modality = modality_named(recipe.objective.modality)
+    # A model that isn't there, or is of another kind, is told before the corpus is read.
+    _refuse_other_family(recipe, modality, recipe.model.config(1, {}))
+    _refuse_other_modality(recipe, modality)
     for task in recipe.tasks.values():
         task.check()
-    tasks, feedback = _task_texts(recipe), _feedback_texts(recipe)
-    shared = describe_shared(shared_items(feedback, tasks))
-    if shared:
-        raise RequestError(shared)
-    items = {**tasks, **feedback}
+    items = modality.held_out(recipe)
 
-    def prepared_tokens() -> Prepared:
-        return prepare(
-            recipe.corpus,
-            recipe.tokenizer or recipe.model.default_tokenizer(),
-            tokenizer=tokenizer,
-            items=items,
-            progress=progress if group.main else None,
-        )
+    def prepared_sets() -> Prepared:
+        return modality.prepare(recipe, items, tokenizer, progress if group.main else None)
 
-    prepared = prepared_tokens() if group.main else None
+    prepared = prepared_sets() if group.main else None
     group.wait()
-    prepared = prepared or prepared_tokens()
+    prepared = prepared or prepared_sets()
     notes = list(prepared.warnings)
-    _refuse_overlap(recipe, prepared, notes)
-
-    fast = prepared.tokenizer
-    config = recipe.model.config(
-        fast.vocabulary, {"bos": fast.bos, "eos": fast.eos, "pad": fast.pad, "mask": fast.mask}
-    )
-    kind = family(config)
-    if recipe.objective.family not in (kind, "any"):
-        raise RequestError(
-            f"objective '{recipe.objective.kind}' trains a {recipe.objective.family}, but model '{recipe.model.kind}' "
-            f"is {'an encoder' if kind == 'encoder' else 'a decoder'}."
-        )
+    _refuse_overlap(recipe, modality.describe_overlaps(prepared.overlaps), notes)
+    config = modality.config(recipe, prepared)
     context = recipe.model.context_length(config)
     rows = recipe.batch.tokens // context
     if rows == 0:
@@ -320,34 +320,54 @@ def _native_bf16(device: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _task_texts(recipe: Recipe) -> dict[str, list[str]]:
-    texts = {f"task {name}": list(task.texts()) for name, task in recipe.tasks.items()}
-    return {name: found for name, found in texts.items() if found}
+_FAMILIES = {"decoder": "a decoder", "encoder": "an encoder", "vision": "a model of images"}
 
 
-def _feedback_texts(recipe: Recipe) -> dict[str, list[str]]:
-    return {
-        f"feedback {name}": [join_item(item, feedback) for item in feedback_items(feedback)]
-        for name, feedback in recipe.feedback.items()
-    }
+def _refuse_other_family(recipe: Recipe, modality: Modality, config: PretrainedConfig) -> None:
+    """Say so where the model is not of the family that the objective trains."""
+    kind, wanted = family(config), recipe.objective.family
+    fitting = modality.families if wanted == "any" else (wanted,)
+    if kind not in fitting:
+        raise RequestError(
+            f"objective '{recipe.objective.kind}' trains {' or '.join(_FAMILIES[name] for name in fitting)}, but model "
+            f"'{recipe.model.kind}' is {_FAMILIES[kind]}."
+        )
 
 
-def feedback_items(feedback: Feedback) -> list[dict[str, Any]]:
-    """The items of a feedback set, at most its limit."""
-    fields = [feedback.completion] if feedback.prompt is None else [feedback.prompt, feedback.completion]
-    return read_items(feedback.path, fields, limit=feedback.limit)
+def _refuse_other_modality(recipe: Recipe, modality: Modality) -> None:
+    """Say so where a part or a path of the recipe is not for what the objective learns from."""
+    learns = f"objective '{recipe.objective.kind}' learns from {modality.noun}"
+    for where, part in _parts(recipe):
+        if part.modality not in (modality.kind, "any"):
+            raise RequestError(
+                f"{where}: {part.axis} '{part.kind}' works on {modality_named(part.modality).noun}, but {learns}. "
+                "Leave it out, or take another objective."
+            )
+    for name, domain in recipe.corpus.items():
+        paths = [*(domain.path if isinstance(domain.path, list) else [domain.path]), domain.validation, domain.steer]
+        for path in paths:
+            if isinstance(path, str) and not modality.reads(path):
+                for other in all_modalities():
+                    if other.reads(path):
+                        raise RequestError(
+                            f"corpus.{name}: {path} holds {other.noun}, but {learns}. Take an objective that learns "
+                            f"from {other.noun}, or other data."
+                        )
 
 
-def join_item(item: Mapping[str, Any], feedback: Feedback) -> str:
-    """An item's whole text: prompt and completion."""
-    parts: Iterable[str] = (str(item[name]) for name in (feedback.prompt, feedback.completion) if name is not None)
-    return " ".join(parts)
+def _parts(recipe: Recipe) -> Iterator[tuple[str, Part]]:
+    """The parts of a recipe that may be for one modality alone, and where they stand."""
+    if recipe.tokenizer is not None:
+        yield "tokenizer", recipe.tokenizer
+    for axis, listed in (("steering", recipe.steering), ("probes", recipe.probes)):
+        yield from ((f"{axis}[{number}]", part) for number, part in enumerate(listed))
+    yield from ((f"feedback.{name}", part) for name, part in recipe.feedback.items())
+    yield from ((f"tasks.{name}", part) for name, part in recipe.tasks.items())
 
 
-def _refuse_overlap(recipe: Recipe, prepared: Prepared, notes: list[str]) -> None:
-    if not prepared.overlaps:
+def _refuse_overlap(recipe: Recipe, text: str, notes: list[str]) -> None:
+    if not text:
         return
-    text = describe_overlaps(prepared.overlaps)
     if recipe.overlap == "error":
         raise RequestError(
             f"{text} Take these items out of the corpus or of the set, or say `overlap: warn` to go on all the same."

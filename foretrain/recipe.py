@@ -6,9 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from foretrain.corpus.where import Wanted
 from foretrain.errors import RequestError
+from foretrain.feedback.base import Feedback
 from foretrain.models.base import Model
 from foretrain.objectives.base import Objective
 from foretrain.optim.base import Optimizer
@@ -20,6 +30,7 @@ from foretrain.schedules.base import Schedule
 from foretrain.section import Count, DataPath, Number, Section, problems, refusal
 from foretrain.steering.base import Steering
 from foretrain.tasks.base import Task
+from foretrain.tasks.templates import check_template
 from foretrain.tokens.tokenizers.base import Tokenizer
 from foretrain.trackers.base import Tracker
 
@@ -51,11 +62,14 @@ class Domain(Section):
     """A named share of the mixture, with its own splits."""
 
     path: DataPath | list[DataPath]
-    """A file (.txt, .jsonl, .csv, .parquet; .gz and .zst too), a folder, `hub:NAME` or `builtin:NAME`; or a list."""
+    """A file (.txt, .jsonl, .csv, .parquet; .gz and .zst too), a folder, `data:FILE`, `hub:NAME` or `builtin:NAME`; or
+    a list."""
     weight: Number = Field(1.0, ge=0)
     """Share of the stream, relative to the other domains."""
-    text: str = "text"
-    """The field or column that holds the text."""
+    text: Annotated[str, AfterValidator(check_template)] = "text"
+    """The field or column that holds the text, or a template such as `{question} {answer}`."""
+    where: dict[str, Wanted] = {}
+    """Keep only documents whose field has this value, or one of these: `{domain: code}`, where a file holds several."""
     group: str | None = None
     """Field that keeps documents together: all documents with one value of it fall into one split."""
     validation: Number | DataPath = Field(0.02, union_mode="left_to_right")
@@ -78,23 +92,23 @@ class Domain(Section):
             raise ValueError("validation and steer are shares from 0 to below 1, and leave something to train on")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No `where` where there is none: hashes of recipes from before there were filters stay what they were."""
+        plain: dict[str, Any] = handler(self)
+        if not plain.get("where"):
+            plain.pop("where", None)
+        return plain
+
 
 def _path_alone(value: Any) -> Any:
     """A path, or a list of them, as the domain that reads it."""
     return {"path": value} if isinstance(value, str | list) else value
 
 
-class Feedback(Section):
-    """A small downstream set that may shape the run but never trains the model on its labels."""
-
-    path: DataPath
-    """A .jsonl, .csv or .parquet file of items, or `builtin:NAME`."""
-    prompt: str | None = None
-    """Field with what is given; unset for whole documents."""
-    completion: str = "text"
-    """Field with what should be predicted."""
-    limit: Count | None = Field(None, gt=0)
-    """Use at most this many items."""
+def _text_unless_told(value: Any) -> Any:
+    """Feedback without a kind is text."""
+    return {"kind": "text", **value} if isinstance(value, dict) else value
 
 
 class BatchSize(Section):
@@ -173,8 +187,8 @@ class Recipe(Section):
     """The learning rate over the run, as a share of the optimizer's."""
     steering: list[PartOf[Steering]] = []
     """What is decided online at each step; parts act in the listed order."""
-    feedback: dict[str, Feedback] = {}
-    """Small downstream sets that may shape the run, by name."""
+    feedback: dict[str, Annotated[PartOf[Feedback], BeforeValidator(_text_unless_told)]] = {}
+    """Small downstream sets that may shape the run, by name; of kind `text` unless they say otherwise."""
     tasks: dict[str, PartOf[Task]] = {}
     """Evaluations, by name; their items are held out from corpus and feedback."""
     probes: list[PartOf[Probe]] = []

@@ -211,7 +211,8 @@ corpus:
 - `foretrain check RECIPE` resolves a recipe and says what it would cost; `foretrain schema` prints its JSON Schema,
   with which an editor completes and checks it.
 - **Numbers** may be written `4096`, `16_384`, `4M`, `1.5B` or `2e15`. A *count* is a whole number.
-- **Paths** are relative to the recipe's folder. `builtin:NAME` and `hub:NAME` are no paths.
+- **Paths** are relative to the recipe's folder. `builtin:NAME` and `hub:NAME` are no paths; `data:FILE` lies below the
+  folder that the environment variable FORETRAIN_DATA names ([data.md](data.md)).
 - **Parts** (schedule, objective, task ...) are named by `kind`; a bare word stands for `{kind: word}`. Where a part has
   a default, `kind` may be left out. All of them are in [parts.md](parts.md), and `foretrain parts` lists them.
 - **Overrides**: `--set optimizer.lr=1e-3 --set budget.steps=200 --set steering.0.every=4`; the value is YAML, a number

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from foretrain.errors import CorruptFile, RequestError, nearest
 from foretrain.files import read_json
 from foretrain.journal import read_journal
+from foretrain.pictures import Drawn
 from foretrain.plain_yaml import parse_yaml
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ class RunDirectory:
 
     Files: `recipe.yaml` (resolved), `plan.json`, `environment.json`, `metrics.jsonl` (deterministic figures),
     `timing.jsonl` (`seconds` counts from the start of training and goes on after a resume), `checkpoints/step-N/`,
-    `tokenizer/`, `config.json` (of the model), `model/`, `samples.json`, `result.json` (written at the end, removed
-    when training starts), `trackers.json`, `report.html`, and `.lock`, which a training process holds (`lock.RunLock`).
+    `tokenizer/`, `config.json` (of the model), `model/`, `samples.json`, `pictures.json` (what steering parts show of
+    themselves), `result.json` (written at the end, removed when training starts), `trackers.json`, `report.html`, and
+    `.lock`, which a training process holds (`lock.RunLock`).
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -59,6 +61,7 @@ class RunDirectory:
         self.metrics_path = self.path / "metrics.jsonl"
         self.timing_path = self.path / "timing.jsonl"
         self.samples_path = self.path / "samples.json"
+        self.pictures_path = self.path / "pictures.json"
         self.result_path = self.path / "result.json"
         self.report_path = self.path / "report.html"
         self.lock_path = self.path / ".lock"
@@ -103,7 +106,7 @@ class RunDirectory:
         for folder in (self.checkpoints_path, self.model_path, self.tokenizer_path):
             shutil.rmtree(folder, ignore_errors=True)
         written = (self.plan_path, self.environment_path, self.metrics_path, self.timing_path, self.samples_path)
-        kept = (self.result_path, self.report_path, self.trackers_path, self.config_path)
+        kept = (self.pictures_path, self.result_path, self.report_path, self.trackers_path, self.config_path)
         # The recipe goes last: while it is there, the folder is known as a run.
         for file in (*written, *kept, self.recipe_path):
             file.unlink(missing_ok=True)
@@ -151,6 +154,18 @@ class RunDirectory:
     def samples(self) -> list[dict[str, Any]]:
         """Generated text: `prompt` and `text` each."""
         return self._json(self.samples_path) or []
+
+    def pictures(self) -> list[Drawn]:
+        """What steering parts show of themselves; empty before the end of a run, and of one that has no such part.
+
+        Raises:
+            CorruptFile: the file is not what a run writes.
+        """
+        try:
+            return [Drawn.from_plain(each) for each in self._json(self.pictures_path) or []]
+        except (LookupError, TypeError, ValueError) as error:
+            message = f"{self.pictures_path} does not hold pictures as a run writes them ({error!r}); it was changed."
+            raise CorruptFile(f"{message} Delete it to make the report without it.") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`."""

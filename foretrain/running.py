@@ -17,12 +17,12 @@ from foretrain.errors import Interrupted, RequestError
 from foretrain.execution import Run, execute
 from foretrain.kernels.process import tune_allocator
 from foretrain.lock import RunLock
+from foretrain.modalities.base import modality_named
 from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Recipe, load_recipe, make_recipe, read_recipe
 from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory, split_step
 from foretrain.signals import sigterm_interrupts
-from foretrain.tokens.tokenizer import TextTokenizer
 
 FREE_TO_CHANGE = ("track", "checkpoint", "evaluation.every", "plugins")
 """Keys that may differ when a run is resumed: they change what is written, never what is computed."""
@@ -120,8 +120,9 @@ def _run(
         if frozen["parent"] and not directory.checkpoints():
             parent = RunDirectory.open(frozen["parent"]["run"]), frozen["parent"]["step"]
     source = directory if frozen else parent[0] if parent else None
-    tokenizer = None if source is None else TextTokenizer.load(source.tokenizer_path)
-    with terminal.counting("Tokenizing", "tokens") as progress:
+    modality = modality_named(recipe.objective.modality)
+    tokenizer = None if source is None else modality.load_tokenizer(source.tokenizer_path)
+    with terminal.counting(*modality.counting) as progress:
         plan = make_plan(
             recipe, group, tokenizer=tokenizer, precision=frozen.get("precision"), progress=progress.update
         )
@@ -269,6 +270,8 @@ def _refuse_other_data(frozen: dict[str, Any], plan: Plan, folder: Path) -> None
         return
     before, now = frozen["hashes"], plan.hashes
     differs = [f"domain {name}" for name, value in before["corpus"].items() if now["corpus"].get(name) != value]
+    told = before.get("feedback", {})
+    differs += [f"feedback {name}" for name, value in told.items() if now["feedback"].get(name) != value]
     if before["tokenizer"] != now["tokenizer"]:
         differs.append("the tokenizer")
     if differs:

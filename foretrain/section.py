@@ -60,7 +60,7 @@ def _folder(info: ValidationInfo) -> Path:
 
 
 def _data_path(value: Any, info: ValidationInfo) -> Any:
-    """A path as an absolute one; relative paths start at the recipe's folder; `builtin:X` and `hub:X` stay."""
+    """A path as an absolute one, from the recipe's folder on; `data:X`, `builtin:X` and `hub:X` stay."""
     if isinstance(value, str) and re.match(r"^hub:[.~/]", value):  # a data set's local folder
         return f"hub:{_data_path(value.removeprefix('hub:'), info)}"
     if not isinstance(value, str | Path) or re.match(r"^[a-z]+:", str(value)):
@@ -77,7 +77,8 @@ def _model_path(value: Any, info: ValidationInfo) -> Any:
 
 
 DataPath = Annotated[str, BeforeValidator(_data_path)]
-"""A file or folder of data (relative to the recipe), `builtin:NAME`, or `hub:NAME`."""
+"""A file or folder of data (relative to the recipe, or `data:FILE` below the folder that the environment variable
+FORETRAIN_DATA names), `builtin:NAME`, or `hub:NAME`."""
 ModelPath = Annotated[str, BeforeValidator(_model_path)]
 """A folder (relative to the recipe) that holds a model or tokenizer, or a Hugging Face hub id."""
 

@@ -68,7 +68,7 @@ class Subject:
         elif self.causal:
             inputs["use_cache"] = False
         with ExitStack() as stack:
-            stack.enter_context(_evaluating(self.model))
+            stack.enter_context(evaluating(self.model))
             chosen = places is not None and stack.enter_context(_only(self.model, places.to(self.device)))
             logits: Tensor = self.model(**inputs).logits
         if places is not None and not chosen:
@@ -85,7 +85,7 @@ class Subject:
 
         inputs = self._inputs(ids, mask)
         with ExitStack() as stack:
-            stack.enter_context(_evaluating(self.model))
+            stack.enter_context(evaluating(self.model))
             # The whole model is called, not its body: wrappers (sharded weights) hang on the outermost module.
             stack.enter_context(_only(self.model, torch.zeros_like(inputs["input_ids"], dtype=torch.bool)))
             stack.callback(self.model.base_model.register_forward_hook(keep).remove)
@@ -100,7 +100,7 @@ class Subject:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards each module is back in its own mode (not all in that of the outermost)."""
     training = [module for module in model.modules() if module.training]
     for module in training:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from foretrain.budget import Meter, Pace, due
 from foretrain.context import Context
 from foretrain.distributed import Group
 from foretrain.environment import peak_memory
+from foretrain.errors import RequestError, unknown_name
+from foretrain.feedback.base import FeedbackSet
 from foretrain.guard import Guard
 from foretrain.hashing import seed_from
 from foretrain.kernels.accelerate import accelerate
@@ -50,6 +53,7 @@ class Trainer:
         self.schedule = recipe.schedule
         self.step = 0
         self.figures: Figures = {}
+        self.warnings: list[str] = []
         if group.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()  # the process may have trained others before
         self.stream = plan.stream()
@@ -59,17 +63,18 @@ class Trainer:
         self.learner = Learner(model, plan.precision, group, recipe.distributed)
         self.context = Context(
             recipe=recipe,
-            seed=recipe.seed,
             total_steps=total,
             rehearsal=total != plan.total_steps,
-            device=group.device,
-            model=self.learner.model,
-            weights=self.learner.masters,
-            roles=self.learner.roles,
-            tokenizer=plan.tokenizer,
+            learner=self.learner,
+            objective=self.objective,
+            length=plan.context,
+            micro=plan.micro_rows,
             stream=self.stream,
-            group=group,
+            text=plan.tokenizer,
             record=self._record,
+            warn=self._warn,
+            second_moments=lambda: second_moments(self.optimizer),
+            feedback=cache(self._feedback),
         )
         self.objective.setup(self.context)
         self.deciders: tuple[Objective | Steering, ...] = (self.objective, *self.steering)
@@ -99,7 +104,9 @@ class Trainer:
         batch = self.stream.batch(self.group.rank, self.group.world)
         for part in self.steering:
             batch = part.replace(batch)
-        batch = self.objective.prepare(batch)
+        batch = self.objective.prepare(batch).to(self.group.device)
+        for part in self.steering:
+            part.before_step(batch)
         for part in self.steering:
             batch = part.view(batch)
         problem = self._problem(batch)
@@ -139,7 +146,6 @@ class Trainer:
         return float(self.plan.recipe.optimizer.lr * factor)
 
     def _problem(self, batch: Batch) -> Problem:
-        batch = batch.to(self.group.device)
         return Problem(batch, self.objective, self.learner, self.steering, self.plan.micro_rows, faults.reach)
 
     def _mix(self, step: int) -> None:
@@ -149,6 +155,17 @@ class Trainer:
                 weights = part.mix(weights, step)
             self.stream.set_weights(dict(weights))
             self.figures |= {f"domain/{name}/weight": weight for name, weight in self.stream.weights.items()}
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def _feedback(self, name: str) -> FeedbackSet:
+        known = self.plan.recipe.feedback
+        if name not in known:
+            given = unknown_name("set", name, known) if known else f"the recipe has none, so there is no '{name}'"
+            raise RequestError(f"feedback: {given}.")
+        return known[name].open(name, self.context)
 
     def _record(self, name: str, value: float) -> None:
         self.figures[name] = value
@@ -318,6 +335,17 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> b
         }
     optimizer.load_state_dict({"state": cut, "param_groups": own["param_groups"]})
     return True
+
+
+def second_moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's running means of squared gradients, without their bias, by parameter name; empty where there are none."""
+    found: dict[str, Tensor] = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            state = optimizer.state.get(parameter, {})
+            if "exp_avg_sq" in state:
+                found[name] = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+    return found
 
 
 def _parameter_names(state: dict[str, Any]) -> list[tuple[str, list[str]]]:

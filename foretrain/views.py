@@ -27,13 +27,16 @@ def result(done: Mapping[str, Any]) -> View:
     return [tables.result_table(found["name"], figures, found["cost"])]
 
 
+_SHAPE = ("type", "layers", "width", "context")
+
+
 def plan(plan: Mapping[str, Any]) -> View:
     """`foretrain check`: the model, the data by domain, what a step and the run cost."""
     model, inner = plan["model"], units.count(plan["parameters_without_embeddings"])
     facts = {
         "model": f"{model['type']}, {model['layers']} layers, width {model['width']}, context {model['context']}",
         "parameters": f"{units.count(plan['parameters'])} ({inner} without embeddings)",
-        "vocabulary": f"{model['vocabulary']:,}",
+        **{name: f"{value:,}" for name, value in model.items() if name not in _SHAPE},  # what its modality adds
         "precision": plan["precision"],
         "step": f"{plan['tokens_per_step']:,} tokens, {units.flops(plan['flops_per_step'])}",
         "run": _run_length(plan),

@@ -100,13 +100,13 @@ def test_it_is_frozen_and_refuses_unknown_keys(part: type[Part]) -> None:
 
 @SWEEP
 def test_its_defaults_are_valid_and_survive_plain_data(part: type[Part]) -> None:
-    required = [name for name, field in part.model_fields.items() if field.is_required()]
-    if required:
+    try:
+        made = part.model_validate({"kind": part.name()})
+    except ValidationError as error:
         # Its defaults were checked with the values a recipe must give; only the class can say which those are.
-        with pytest.raises(ValidationError, match="Field required"):
-            part.model_validate({"kind": part.name()})
+        required = any(field.is_required() for field in part.model_fields.values())
+        assert ("Field required" if required else "needs") in str(error)
         return
-    made = part.model_validate({"kind": part.name()})
     data = made.model_dump(mode="json")
     assert part.model_validate(data) == made
     assert part.model_validate(data).model_dump(mode="json") == data

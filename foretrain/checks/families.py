@@ -14,11 +14,14 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from foretrain.checks.promises import check_class, check_data, equal, need, title
 from foretrain.checks.trial import (
     CONTEXT,
+    OF_MODALITY,
     STEPS,
     TINY,
     Figures,
@@ -35,8 +38,13 @@ from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.decoding import Decoder
 from foretrain.corpus.formats.base import Format
 from foretrain.errors import RequestError
+from foretrain.feedback.base import Feedback
+from foretrain.images.builtin.base import ImageBuiltin
+from foretrain.images.formats.base import ImageFormat
+from foretrain.images.subject import ImageSubject
 from foretrain.merging.base import Merge
 from foretrain.merging.evaluating import evaluate_merge
+from foretrain.modalities.base import Modality, modality_of
 from foretrain.models.base import Model, family
 from foretrain.objectives.base import Objective
 from foretrain.optim.base import Optimizer
@@ -50,7 +58,6 @@ from foretrain.step import Problem
 from foretrain.studies.executors import base as executors
 from foretrain.studies.executors.base import Executor, Job, Outcome
 from foretrain.studies.stopping.base import Stopping
-from foretrain.subject import Subject
 from foretrain.tasks.base import Task
 from foretrain.tokens.tokenizers.base import Tokenizer
 from foretrain.trackers import base as trackers
@@ -74,7 +81,7 @@ def check_part(part: Part, recipe: Mapping[str, Any] | None = None) -> None:
     check_data(part)
     for base, check in FAMILIES.items():
         if isinstance(part, base):
-            check(part, dict(recipe or {}))
+            check(part, {**OF_MODALITY.get(getattr(part, "modality", "text"), {}), **(recipe or {})})
 
 
 def _check_schedule(part: Any, recipe: Figures) -> None:
@@ -135,7 +142,9 @@ def _check_objective(part: Any, recipe: Figures) -> None:
     batch = trainer.stream.batch()
     prepared = trainer.objective.prepare(batch)
     rows = torch.tensor([5, 2])
-    for other, index in ((trainer.objective.prepare(batch), slice(None)), (part.prepare(batch.take(rows)), rows)):
+    fresh = part.model_copy(deep=True)
+    fresh.setup(trainer.context)
+    for other, index in ((trainer.objective.prepare(batch), slice(None)), (fresh.prepare(batch.take(rows)), rows)):
         need(equal(dict(prepared.take(index)), dict(other)), f"{title(part)}: `prepare` is pure in (seed, position)")
     losses = trainer.objective.losses(trainer.objective.forward(trainer.learner.model, prepared), prepared).detach()
     mask = prepared["mask"]
@@ -143,7 +152,8 @@ def _check_objective(part: Any, recipe: Figures) -> None:
     need(losses.dtype == torch.float32, f"{title(part)}: losses are {losses.dtype} and not float32")
     need(bool((losses[~mask.bool()] == 0).all()), f"{title(part)}: a loss is not 0 where the mask is off")
     whole = check_trained(part, changes)
-    pieces = run(trial({**changes, "batch": {"tokens": 8 * CONTEXT, "micro": CONTEXT}}), STEPS)
+    row = trainer.plan.context  # 8 rows as 3, 3 and 2
+    pieces = run(trial({**changes, "batch": {"tokens": 8 * row, "micro": 3 * row}}), STEPS)
     for a, b in zip(whole, pieces, strict=True):
         need(
             math.isclose(a["loss"], b["loss"], rel_tol=1e-4),
@@ -188,7 +198,8 @@ def _check_task(part: Any, recipe: Figures) -> None:
     part.check()
     need(list(part.texts()) == list(part.texts()), f"{title(part)}: the texts of its items change")
     trainer = trial({"model": {**TINY["model"], "context": 2 * CONTEXT}, **recipe})
-    subject = Subject(trainer.learner.model, trainer.plan.tokenizer, trainer.plan.context)
+    plan = trainer.plan
+    subject = plan.modality.subject(trainer.learner.model, plan.tokenizer, plan.context)
     with untouched(part, trainer.learner.model):
         found = part.evaluate(subject, 0)
     check_figures(part, {name: measured.value for name, measured in found.items()})
@@ -200,6 +211,23 @@ def _check_task(part: Any, recipe: Figures) -> None:
         told = {name: measured.higher_is_better for name, measured in found.items()}
         need(told == dict(part.measures), f"{title(part)} says it measures {dict(part.measures)}, but gives {told}")
     need(found == part.evaluate(subject, 0), f"{title(part)}: evaluating twice gives other figures")
+
+
+def _check_feedback(part: Any, recipe: Figures) -> None:
+    need(list(part.texts()) == list(part.texts()), f"{title(part)}: the texts of its items change")
+    trainer = trial({**recipe, "feedback": {"checked": part}})
+    names, masters = list(trainer.learner.masters), trainer.learner.masters
+    with untouched(part, trainer.learner.model):
+        found = trainer.context.feedback("checked")
+        need(found.items > 0, f"{title(part)} has no item")
+        first, again, other = (found.gradient(step, 2, names) for step in (0, 0, 1))
+        losses = [found.loss(step, 2) for step in (0, 0, 1)]
+    need(equal(first, again) and losses[0] == losses[1], f"{title(part)}: one step draws other items the second time")
+    need(set(first[0]) == set(names), f"{title(part)}: its gradient is over other parameters than it was asked for")
+    need(all(math.isfinite(loss) for loss in losses), f"{title(part)}: a loss is not finite")
+    need(math.isclose(first[1], losses[0], rel_tol=1e-4), f"{title(part)}: `gradient` and `loss` see other losses")
+    need(found.items <= 2 or not equal(first, other), f"{title(part)}: every step draws the same items")
+    need(all(weight.grad is None for weight in masters.values()), f"{title(part)}: its gradient is left in `.grad`")
 
 
 def _check_builtin(part: Any, recipe: Figures) -> None:
@@ -243,10 +271,65 @@ def _check_model(part: Any, recipe: Figures) -> None:
     need(equal(model.state_dict(), part.build(config, 3).state_dict()), f"{title(part)}: one seed gives two models")
     length = min(8, part.context_length(config))
     with torch.no_grad():
-        logits = model(input_ids=torch.arange(length)[None]).logits
-    need(logits.shape == (1, length, config.vocab_size), f"{title(part)}: logits have shape {list(logits.shape)}")
-    need(bool(torch.isfinite(logits).all()), f"{title(part)}: a fresh model gives logits that are not finite")
-    need(family(config) in ("decoder", "encoder"), f"{title(part)} is a decoder or an encoder")
+        if family(config) == "vision":
+            whole, found = ImageSubject(model).features(_noise(config))
+            need(whole.shape == (1, config.hidden_size), f"{title(part)}: features have shape {list(whole.shape)}")
+            need(found[0, ..., 0].numel() == part.context_length(config), f"{title(part)}: its context is its patches")
+        else:
+            found = model(input_ids=torch.arange(length)[None]).logits
+            need(found.shape == (1, length, config.vocab_size), f"{title(part)}: logits have shape {list(found.shape)}")
+    need(bool(torch.isfinite(found).all()), f"{title(part)}: a fresh model gives numbers that are not finite")
+    need(modality_of(config).shape(config) != {}, f"{title(part)} reads what no modality knows of")
+
+
+def _noise(config: Any) -> Tensor:
+    """One image of random pixels for a vision model."""
+    shape = (1, config.num_channels, config.image_size, config.image_size)
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def _check_modality(part: Any, recipe: Figures) -> None:
+    changes = {**OF_MODALITY.get(part.kind, {}), **recipe}
+    trainer = trial(changes)
+    plan = trainer.plan
+    paths = [path for domain in plan.recipe.corpus.values() for path in [domain.path] if isinstance(path, str)]
+    need(plan.modality == part and all(map(part.reads, paths)), f"{title(part)} does not read its own trial corpus")
+    need(family(plan.config) in part.families, f"{title(part)}: its model is of a family that it does not know")
+    batch = trainer.objective.prepare(trainer.stream.batch())
+    words = part.row({name: tensor[0] for name, tensor in batch.items()}, plan.tokenizer)
+    need(bool(words), f"{title(part)} has no words for a row of a batch")
+    with tempfile.TemporaryDirectory() as folder:
+        plan.processor.save(Path(folder))
+        need(any(Path(folder).iterdir()), f"{title(part)} leaves nothing beside an exported model")
+
+
+def _check_image_format(part: Any, recipe: Figures) -> None:
+    need(len(part.suffixes) > 0, f"{title(part)} has no suffix")
+    with tempfile.TemporaryDirectory() as folder:
+        for number, content in enumerate((b"", b"\x00\xff\xfe\n\n{", b"plain\n")):
+            path = Path(folder) / f"{number}{part.suffixes[0]}"
+            path.write_bytes(content)
+            try:
+                list(part.items(path, path.name))
+            except RequestError as error:
+                need(str(path) in str(error), f"{title(part)}: an error does not name the file ({error})")
+            else:
+                need(False, f"{title(part)}: it takes {content!r} for images")
+
+
+def _check_image_set(part: Any, recipe: Figures) -> None:
+    try:
+        first, second = (list(islice(part.items(), 50)) for _ in range(2))
+    except RequestError as error:
+        need("pip install" in str(error), f"{title(part)}: a missing package is not named in words ({error})")
+        return
+    need(len(first) > 0, f"{title(part)} holds no image")
+    need([item.key for item in first] == [item.key for item in second], f"{title(part)}: its images change")
+    need(len({item.id for item in first}) == len(first), f"{title(part)}: two images have one id")
+    need(len({item.pixels.shape for item in first}) == 1, f"{title(part)}: its images are of several shapes")
+    for item in first:
+        fits = item.mask is None or item.mask.shape == item.pixels.shape[1:]
+        need(item.pixels.dtype == np.uint8 and fits, f"{title(part)}: an image is uint8, and its mask of its size")
 
 
 def _check_tracker(part: Any, recipe: Figures) -> None:
@@ -344,7 +427,10 @@ FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Builtin: _check_builtin,
     Executor: _check_executor,
     Format: _check_format,
+    ImageBuiltin: _check_image_set,
+    ImageFormat: _check_image_format,
     Merge: _check_merge,
+    Modality: _check_modality,
     Model: _check_model,
     Objective: _check_objective,
     Optimizer: _check_optimizer,
@@ -354,6 +440,7 @@ FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Steering: _check_steering,
     Stopping: _check_stopping,
     Task: _check_task,
+    Feedback: _check_feedback,
     Tokenizer: _check_tokenizer,
     Tracker: _check_tracker,
 }

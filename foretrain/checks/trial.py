@@ -47,6 +47,25 @@ TINY: dict[str, Any] = {
     "evaluation": {"tokens": 1024},
     "precision": "fp32",
 }
+IMAGES: Figures = {
+    "tokenizer": None,
+    "model": {"kind": "vit", "layers": 2, "width": 16, "heads": 2, "feedforward": 32, "image": 16, "patch": 4},
+    "corpus": {
+        "shapes": {"path": "builtin:shapes", "options": {"count": 60, "size": 16}, "validation": 0.2, "steer": 0.2}
+    },
+    "batch": {"tokens": 8 * 16},
+    "evaluation": {"tokens": 4 * 16},
+    "objective": {
+        "kind": "dino",
+        "prototypes": 16,
+        "hidden": 16,
+        "bottleneck": 8,
+        "local_crops": 1,
+        "augmentation": {"jitter": 0},
+    },
+}
+OF_MODALITY: dict[str, Figures] = {"image": IMAGES}
+"""What parts of other modalities than text need of the trial recipe: its top-level keys."""
 
 
 def trial(changes: Mapping[str, Any]) -> Trainer:

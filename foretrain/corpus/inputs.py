@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.document import Document
 from foretrain.corpus.formats.base import format_of
-from foretrain.corpus.paths import content_hash, list_files
+from foretrain.corpus.paths import content_hash, list_files, locate
 from foretrain.corpus.records import Place, Reader
 from foretrain.errors import RequestError, unknown_name
 from foretrain.parts import find
@@ -94,11 +94,16 @@ def open_hub(name: str, options: Mapping[str, Any]) -> list[Input]:
     return [HubInput(name, options)]
 
 
+def open_files(path: str) -> list[Input]:
+    """The file behind a path (`data:FILE` too), or every file of the folder that is there."""
+    return [FileInput(source, file) for source, file in list_files(locate(path))]
+
+
 _PREFIXES: dict[str, Callable[[str, Mapping[str, Any]], list[Input]]] = {"builtin": open_builtin, "hub": open_hub}
 
 
 def open_path(path: str, options: Mapping[str, Any] | None = None) -> list[Input]:
-    """The inputs behind one path of a recipe: `builtin:NAME`, `hub:NAME`, a file, or a folder of files.
+    """The inputs behind one path of a recipe: `builtin:NAME`, `hub:NAME`, `data:FILE`, a file, or a folder of files.
 
     Raises:
         RequestError: nothing is there, or it cannot be read.
@@ -107,7 +112,7 @@ def open_path(path: str, options: Mapping[str, Any] | None = None) -> list[Input
     if prefix in _PREFIXES and colon:
         return _PREFIXES[prefix](name, options or {})
     # A single letter is a drive, and an existing file may have any name.
-    if colon and len(prefix) > 1 and prefix.isalpha() and not Path(path).exists():
-        fault = unknown_name("source", f"{prefix}:", [f"{known}:" for known in _PREFIXES])
+    if colon and len(prefix) > 1 and prefix.isalpha() and prefix != "data" and not Path(path).exists():
+        fault = unknown_name("source", f"{prefix}:", [*(f"{known}:" for known in _PREFIXES), "data:"])
         raise RequestError(f"{path}: {fault} A file is named by its path alone.")
-    return [FileInput(source, file) for source, file in list_files(Path(path).expanduser())]
+    return open_files(path)

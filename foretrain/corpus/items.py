@@ -10,8 +10,9 @@ from typing import Any
 from foretrain.corpus.decoding import Decoder, Invalid
 from foretrain.corpus.formats.base import format_of
 from foretrain.corpus.inputs import open_path
-from foretrain.corpus.paths import list_files
-from foretrain.corpus.records import Place, Reader, need_field
+from foretrain.corpus.paths import list_files, locate
+from foretrain.corpus.records import Place, Reader, keeps, need_field
+from foretrain.corpus.where import Value, Where
 from foretrain.errors import RequestError
 
 
@@ -21,6 +22,7 @@ def read_items(
     limit: int | None = None,
     invalid: Invalid = "error",
     options: Mapping[str, Any] | None = None,
+    where: Mapping[str, Value | list[Value]] | None = None,
 ) -> list[dict[str, Any]]:
     """The items of a .jsonl, .csv or .parquet file (or .gz, .zst), a folder of these, `builtin:NAME` or `hub:NAME`.
 
@@ -33,20 +35,28 @@ def read_items(
         limit: read at most this many.
         invalid: what happens to invalid UTF-8.
         options: settings of a built-in corpus or a data set.
+        where: keep only items whose field has this value, or one of these.
 
     Raises:
         RequestError: nothing is there, a record cannot be read, a field is missing (names file, line, and the nearest
             field there is), or there is no item at all.
     """
     items: list[dict[str, Any]] = []
-    for place, item in islice(_records(str(path), invalid, options or {}), limit):
+    kept = Where(where) if where else None
+    for place, item in islice(_filtered(_records(str(path), invalid, options or {}), kept), limit):
         for name in fields:
             if need_field(item, name, place) is None:
                 raise RequestError(f"{place}: the field '{name}' is null; every item needs a value there.")
         items.append(item)
     if not items:
-        raise RequestError(f"{path} holds no items.")
+        raise RequestError(f"{path} holds no items{f' {kept.describe()}' if kept is not None else ''}.")
     return items
+
+
+def _filtered(
+    records: Iterator[tuple[Place, dict[str, Any]]], where: Where | None
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    return ((place, item) for place, item in records if keeps(where, item, place))
 
 
 def _records(path: str, invalid: Invalid, options: Mapping[str, Any]) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -57,7 +67,7 @@ def _records(path: str, invalid: Invalid, options: Mapping[str, Any]) -> Iterato
                 yield Place(path, "document", number), {**document.metadata, "id": document.id, "text": document.text}
         return
     decoder = Decoder(invalid)
-    for _, file in list_files(Path(path).expanduser()):
+    for _, file in list_files(locate(path)):
         form = format_of(file)
         for number, found in form.records(file, decoder):
             yield Place(str(file), form.unit, number), found

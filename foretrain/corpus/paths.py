@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from foretrain.corpus.formats.base import format_of, known, suffixes
 from foretrain.errors import RequestError, nearest
 from foretrain.hashing import hash_file
+
+_DATA = "FORETRAIN_DATA"
+
+
+def locate(path: str) -> Path:
+    """The file or folder that a recipe's path names; `data:FILE` lies below the folder that `$FORETRAIN_DATA` names.
+
+    Recipes keep such a path as it is written: what is published names no machine's folders.
+
+    Raises:
+        RequestError: a `data:` path where the variable is not set, that leads out of the folder, or to nothing.
+    """
+    if not path.startswith("data:"):
+        return Path(path).expanduser()
+    name = path.removeprefix("data:")
+    inside = PurePosixPath(name)
+    if not inside.parts or inside.is_absolute() or ".." in inside.parts:
+        raise RequestError(f"{path}: after data: stands a path inside the folder of data, such as data:maths/x.jsonl.")
+    folder = os.environ.get(_DATA, "")
+    origin = "docs/data.md says where the files come from that our claims use."
+    if not folder:
+        raise RequestError(
+            f"{path} lies in the folder that the environment variable {_DATA} names, and it is not set. Put the file "
+            f"there under the name {name} and say `export {_DATA}=FOLDER`; {origin}"
+        )
+    found = Path(folder).expanduser() / inside
+    if not found.exists():
+        raise RequestError(f"{path} ({_DATA} is {folder}): {missing(found)} {origin}")
+    return found
 
 
 def list_files(path: Path) -> list[tuple[str, Path]]:

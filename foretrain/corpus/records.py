@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from foretrain.corpus.decoding import Decoder, Invalid
 from foretrain.corpus.document import Document
+from foretrain.corpus.where import Where
 from foretrain.errors import RequestError, nearest
+from foretrain.tasks.templates import fill, is_template
 
 
 @dataclass
@@ -57,34 +59,44 @@ def need_field(fields: dict[str, Any], name: str, place: Place, hint: str = "") 
     raise RequestError(f"{place}: there is no field '{name}'; the fields here are: {listing}.{advice}{hint}")
 
 
+def keeps(where: Where | None, fields: dict[str, Any], place: Place) -> bool:
+    """Whether a filter keeps a record; without one, all are kept.
+
+    Raises:
+        RequestError: the record lacks one of the fields.
+    """
+    if where is None:
+        return True
+    for name in where.wanted:
+        need_field(fields, name, place, " (It is asked for by 'where'.)")
+    return where.keeps(fields)
+
+
 class Reader:
     """Makes documents of records, by the settings of one domain, and counts.
 
     Attributes:
         report: what was read so far.
         decoder: turns bytes into text by the same settings.
+        where: which records become documents; None for all.
     """
 
     def __init__(self, text: str = "text", group: str | None = None, invalid: Invalid = "replace") -> None:
         self.text = text
         self.group = group
+        self.where: Where | None = None
         self.decoder = Decoder(invalid)
         self.report = Report()
 
     def document(self, fields: dict[str, Any], place: Place, source: str, text: str | None = None) -> Document | None:
-        """The document of one record, or None where its text is empty. `fields` is used up.
+        """The document of one record, or None where its text is empty or `where` passes it over. `fields` is used up.
 
         Raises:
             RequestError: the field of the text (or of the group) is missing, or the text is not text.
         """
-        name = text or self.text
-        value = need_field(fields, name, place, " The recipe names the field of the text with 'text: FIELD'.")
-        if not isinstance(value, str):
-            raise RequestError(
-                f"{place}: the field '{name}' should hold text, but holds {_what(value)}. "
-                "The recipe names the field of the text with 'text: FIELD'."
-            )
-        del fields[name]
+        if not keeps(self.where, fields, place):
+            return None
+        value = self._take_text(fields, text or self.text, place)
         identity = fields.pop("id", None)
         found = Document(
             id=f"{source}:{place.number}" if identity is None else str(identity),
@@ -93,10 +105,26 @@ class Reader:
             scores=_take_scores(fields, place),
             metadata=fields,
         )
-        return self.accept(found, place)
+        return self._accept(found, place)
 
     def accept(self, document: Document, place: Place) -> Document | None:
-        """Count a document; None where its text is empty, and without lone surrogates where it has some."""
+        """Count a document; None where its text is empty or `where` passes it over; without lone surrogates."""
+        return self._accept(document, place) if keeps(self.where, document.metadata, place) else None
+
+    def _take_text(self, fields: dict[str, Any], name: str, place: Place) -> str:
+        """The text of a record, taken out of `fields`; a template leaves the fields that it is made from."""
+        if is_template(name):
+            return fill(name, fields, place)
+        value = need_field(fields, name, place, " The recipe names the field of the text with 'text: FIELD'.")
+        if not isinstance(value, str):
+            raise RequestError(
+                f"{place}: the field '{name}' should hold text, but holds {_what(value)}. "
+                "The recipe names the field of the text with 'text: FIELD'."
+            )
+        del fields[name]
+        return value
+
+    def _accept(self, document: Document, place: Place) -> Document | None:
         if not document.text or document.text.isspace():
             self.report.empty += 1
             return None

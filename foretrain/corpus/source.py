@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foretrain.corpus.document import Document
 from foretrain.corpus.inputs import Input, open_path
 from foretrain.corpus.records import Reader, Report
 from foretrain.corpus.splits import Split, describe, settle, shares, side, split_key
+from foretrain.corpus.where import Where
 from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 
@@ -35,6 +36,7 @@ class Source:
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
         self.report = Report()
+        self._where: dict[Split, Where] = {}
         paths = [domain.path] if isinstance(domain.path, str) else domain.path
         if not paths:
             raise RequestError("A domain of the corpus names no path.")
@@ -88,8 +90,17 @@ class Source:
     def fingerprint(self) -> str:
         """Hash of everything that decides the documents and their splits: content of the inputs, and settings."""
         domain = self.domain
-        content = {split: [entry.identity(domain.limit) for entry in inputs] for split, inputs in self._inputs.items()}
-        settings = {"text": domain.text, "group": domain.group, "invalid": domain.invalid, "limit": domain.limit}
+        # With a filter, the documents up to the limit may reach to the end of the input.
+        limit = None if domain.where else domain.limit
+        content = {split: [entry.identity(limit) for entry in inputs] for split, inputs in self._inputs.items()}
+        settings: dict[str, Any] = {
+            "text": domain.text,
+            "group": domain.group,
+            "invalid": domain.invalid,
+            "limit": domain.limit,
+        }
+        if domain.where:  # only then, so that what was prepared before there were filters is found again
+            settings["where"] = Where(domain.where).wanted
         return hash_data({"format": 1, "content": content, "settings": settings, "shares": shares(domain)})
 
     def _reader(self) -> Reader:
@@ -102,8 +113,10 @@ class Source:
         return [name for name, share in zip(_EXPLICIT, shares(self.domain), strict=True) if share > 0]
 
     def _read(self, reader: Reader, split: Split) -> Iterator[Document]:
+        if self.domain.where:  # one for each split, so that an error lists what is in that split's own files
+            reader.where = self._where[split] = Where(self.domain.where)
         documents = chain.from_iterable(entry.documents(reader) for entry in self._inputs[split])
-        return islice(documents, self.domain.limit)
+        yield from islice(documents, self.domain.limit)
 
     def _split(self, reader: Reader) -> Iterator[tuple[Document, Split]]:
         taken: set[int] = set()
@@ -156,7 +169,9 @@ class Source:
                 f"The share of '{split}', {getattr(self.domain, split):g} of {path}, is so small that no document "
                 f"falls into it{note}; raise it, or name a path for it."
             )
-        raise RequestError(f"The corpus {path} holds no documents{note}, so there is nothing for '{split}'.")
+        where = self._where.get(split)
+        kept = f" {where.describe()}" if where is not None else ""
+        raise RequestError(f"The corpus {path} holds no documents{kept}{note}, so there is nothing for '{split}'.")
 
 
 def open_domain(domain: Domain) -> Source:

@@ -24,7 +24,8 @@ _CHUNK_BYTES = 2 << 20  # logits of one row block: stays in L2/L3 between the pa
 _SAVE_LIMIT_BYTES = 1 << 28  # keep the [N, V] unit gradient up to here, recompute it beyond
 
 
-def _rows_per_chunk(vocab: int, itemsize: int) -> int:
+def rows_per_chunk(vocab: int, itemsize: int) -> int:
+    """Rows of logits that are worked on together: as many as stay in the cache."""
     return max(128, _CHUNK_BYTES // (vocab * itemsize) // 32 * 32)
 
 
@@ -55,14 +56,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
         probs: Tensor | None,
         chunk: int,
         save: bool,
+        made: Tensor | None,
     ) -> Tensor:
         n, vocab = hidden.shape[0], weight.shape[0]
         save = save and any(ctx.needs_input_grad[:3])
         losses = hidden.new_empty(n, dtype=torch.float32)
-        buffer = hidden.new_empty(n if save else min(chunk, n), vocab)
+        made = made if save else None
+        buffer = made if made is not None else hidden.new_empty(n if save else min(chunk, n), vocab)
         for a in range(0, n, chunk):
             b = min(a + chunk, n)
-            logits = _product(hidden[a:b], weight, bias, buffer[a:b] if save else buffer[: b - a])
+            logits = buffer[a:b] if save else buffer[: b - a]
+            if made is None:
+                product(hidden[a:b], weight, bias, logits)
             losses[a:b] = _chunk(logits, targets[a:b], None if probs is None else probs[a:b], save)
         ctx.chunk = chunk
         ctx.save_for_backward(hidden, weight, bias, targets, probs, buffer if save else None)
@@ -84,7 +89,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for a in range(0, n, max(step, 1)):
             b = min(a + step, n)
             if buffer is not None:
-                block = _product(hidden[a:b], weight, bias, buffer[: b - a])
+                block = product(hidden[a:b], weight, bias, buffer[: b - a])
                 _chunk(block, targets[a:b], None if probs is None else probs[a:b], True)
             else:
                 block = unit
@@ -97,10 +102,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 d_bias += torch.mv(block.t(), scale[a:b, 0].to(block.dtype))
         d_weight = None if d_weight is None else d_weight.to(weight.dtype)
         d_bias = None if d_bias is None else d_bias.to(bias.dtype)
-        return d_hidden, d_weight, d_bias, None, None, None, None
+        return d_hidden, d_weight, d_bias, None, None, None, None, None
 
 
-def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+def product(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """`hidden @ weight.T + bias`, written to `out`."""
     if bias is None:
         return torch.mm(hidden, weight.t(), out=out)
     return torch.addmm(bias, hidden, weight.t(), out=out)
@@ -115,6 +121,7 @@ def token_losses(
     bias: Tensor | None = None,
     save_logits: bool | None = None,
     chunk: int | None = None,
+    logits: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of `hidden @ weight.T + bias` against targets, one float32 loss per token.
 
@@ -130,6 +137,7 @@ def token_losses(
         save_logits: keep one [N, V] array between forward and backward (fast), or compute the logits a second time
             (memory of one block); None decides by size.
         chunk: rows per block; None decides by size.
+        logits: [N, V], where somebody has made them already; they are overwritten.
     """
     shape, dim = hidden.shape[:-1], hidden.shape[-1]
     hidden = hidden.reshape(-1, dim)
@@ -138,15 +146,21 @@ def token_losses(
     if index is not None:
         hidden, targets = hidden[index], targets[index]
         probs = None if probs is None else probs[index]
+        logits = None if logits is None else logits[index]
     if save_logits is None:
-        save_logits = hidden.shape[0] * weight.shape[0] * weight.element_size() <= _SAVE_LIMIT_BYTES
+        save_logits = keeps_logits(hidden.shape[0], weight)
     if chunk is None:
-        chunk = _rows_per_chunk(weight.shape[0], weight.element_size())
+        chunk = rows_per_chunk(weight.shape[0], weight.element_size())
         chunk = chunk if save_logits else max(chunk, 512)
-    losses: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, probs, chunk, save_logits)
+    losses: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, probs, chunk, save_logits, logits)
     if index is not None:
         losses = losses.new_zeros(live.shape[0]).index_copy(0, index, losses)
     return losses.reshape(shape)
+
+
+def keeps_logits(tokens: int, weight: Tensor) -> bool:
+    """Whether the logits of so many tokens are kept between forward and backward, rather than made again."""
+    return tokens * weight.shape[0] * weight.element_size() <= _SAVE_LIMIT_BYTES
 
 
 def logit_losses(logits: Tensor, targets: Tensor, probs: Tensor | None = None) -> Tensor:

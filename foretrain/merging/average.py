@@ -17,14 +17,13 @@ from foretrain.errors import RequestError
 from foretrain.exporting import load_run_model
 from foretrain.merging.base import Merge, Merged
 from foretrain.merging.members import check_members
+from foretrain.modalities.base import modality_of
 from foretrain.parts import Facts
 from foretrain.section import Count
-from foretrain.subject import Subject
 
 if TYPE_CHECKING:
     from foretrain.recipe import Recipe
     from foretrain.run_directory import RunDirectory
-    from foretrain.tokens.tokenizer import TextTokenizer
 
 _FREE = re.compile(r"^_|dropout|pdrop|initializer|token_id|use_cache|version|dtype|architectures")
 """Keys of a config that do not change what weights mean."""
@@ -91,7 +90,7 @@ class Average(Merge):
             for name, weight in _weights(kept).items():
                 mean = sums[name] / count
                 weight.copy_(mean if weight.is_floating_point() else mean.round())
-        return Merged(kept, Subject(kept, *_text_side(runs[0])))
+        return Merged(kept, _subject(kept, runs[0]))
 
     def _models(self, runs: Sequence[RunDirectory]) -> Iterator[tuple[RunDirectory, PreTrainedModel]]:
         """The models, one at a time."""
@@ -111,10 +110,10 @@ class Average(Merge):
         return steps[-self.last :]
 
 
-def _text_side(run: RunDirectory) -> tuple[TextTokenizer, int]:
-    from foretrain.tokens.tokenizer import TextTokenizer
-
-    return TextTokenizer.load(run.tokenizer_path), int(run.plan()["model"]["context"])
+def _subject(model: PreTrainedModel, run: RunDirectory) -> Any:
+    """A model as the tasks of a run see it."""
+    modality = modality_of(model.config)
+    return modality.subject(model, modality.load_tokenizer(run.tokenizer_path), int(run.plan()["model"]["context"]))
 
 
 def _weights(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -48,7 +48,8 @@ class Ensemble(Merge):
                 )
             model, tokenizer = load_run_model(run)
             members.append(model)
-        assert tokenizer is not None
+        if tokenizer is None:
+            raise RequestError("An ensemble averages the logits of language models, and models of images give none.")
         sizes = {model.config.vocab_size for model in members}
         kinds = {bool(model.can_generate()) for model in members}
         if len(sizes) > 1 or len(kinds) > 1:

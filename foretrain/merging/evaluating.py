@@ -20,10 +20,10 @@ from foretrain.learner import Learner
 from foretrain.lock import RunLock
 from foretrain.merging.base import Merge, Merged
 from foretrain.merging.members import check_members, describe_members
+from foretrain.modalities.base import modality_named
 from foretrain.objectives.base import Objective
 from foretrain.plan import Plan, make_plan
 from foretrain.run_directory import RunDirectory
-from foretrain.tokens.tokenizer import TextTokenizer
 
 
 def evaluate_merge(merge: Merge, runs: Sequence[RunDirectory], folder: Path) -> dict[str, Any]:
@@ -73,7 +73,8 @@ def evaluate_merge(merge: Merge, runs: Sequence[RunDirectory], folder: Path) -> 
 
 def _plan(run: RunDirectory) -> Plan:
     """The first run's recipe resolved again, for what it is judged on."""
-    recipe, tokenizer = run.load_recipe(), TextTokenizer.load(run.tokenizer_path)
+    recipe = run.load_recipe()
+    tokenizer = modality_named(recipe.objective.modality).load_tokenizer(run.tokenizer_path)
     group = Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     plan = make_plan(recipe, group, tokenizer=tokenizer, precision="fp32")
     plan.total_steps = run.plan()["total_steps"]
@@ -108,17 +109,14 @@ def _objective(plan: Plan, learner: Learner, group: Group) -> Objective:
     objective.setup(
         Context(
             recipe=recipe,
-            seed=recipe.seed,
             total_steps=plan.total_steps or 0,
             rehearsal=False,
-            device=group.device,
-            model=learner.model,
-            weights=learner.masters,
-            roles=learner.roles,
-            tokenizer=plan.tokenizer,
+            learner=learner,
+            objective=objective,
+            length=plan.context,
+            micro=plan.micro_rows,
             stream=plan.stream(),
-            group=group,
-            record=lambda name, value: None,
+            text=plan.tokenizer,
         )
     )
     if list(objective.modules()) or objective.state_dict():
@@ -161,7 +159,8 @@ def _plan_of_merge(merged: Merged, runs: Sequence[RunDirectory]) -> dict[str, An
 
 def _write(directory: RunDirectory, plan: Plan, merged: Merged, told: dict[str, Any], result: dict[str, Any]) -> None:
     """Everything but the result, which says that the rest is there."""
-    plan.tokenizer.save(directory.tokenizer_path)
+    if plan.tokenizer is not None:
+        plan.tokenizer.save(directory.tokenizer_path)
     plan.config.save_pretrained(directory.path)
     write_json(directory.plan_path, told)
     write_atomic(directory.recipe_path, plan.recipe.to_yaml())
@@ -170,4 +169,4 @@ def _write(directory: RunDirectory, plan: Plan, merged: Merged, told: dict[str, 
         members = "\n".join(f"- {member['name']}, {member['steps']:,} steps" for member in told["members"])
         kind = told["merge"]["kind"]
         card = f"{model_card(plan.recipe, told, result)}\n## Merge\n\nThe {kind} of:\n\n{members}\n"
-        save_model(model.cpu(), plan.tokenizer, card, directory.model_path)
+        save_model(model.cpu(), plan.processor, card, directory.model_path)

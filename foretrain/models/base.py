@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_MAPPING,
 )
 
 from foretrain.errors import RequestError
@@ -20,7 +22,7 @@ from foretrain.section import Count
 if TYPE_CHECKING:
     from foretrain.tokens.tokenizers.base import Tokenizer
 
-Family = Literal["decoder", "encoder"]
+Family = Literal["decoder", "encoder", "vision"]
 
 
 class Model(Part):
@@ -51,29 +53,31 @@ class Model(Part):
         """The tokenizer of a recipe that names none."""
 
     def context_length(self, config: PretrainedConfig) -> int:
-        """Tokens the model reads at once in this run."""
-        return int(config.max_position_embeddings)
+        """Tokens (patches, of an image) the model reads at once in this run."""
+        return patches(config) if family(config) == "vision" else int(config.max_position_embeddings)
 
     def skeleton(self, config: PretrainedConfig) -> PreTrainedModel:
         """The model on the meta device: names and shapes of all parameters, no memory."""
         with torch.device("meta"):
-            model: PreTrainedModel = auto_class(config).from_config(config)
-        return model
+            return from_config(config)
 
 
 def family(config: PretrainedConfig) -> Family:
-    """Whether a model reads from left to right (`decoder`) or both ways at once (`encoder`).
+    """Whether a model reads text from left to right (`decoder`), both ways at once (`encoder`), or images (`vision`).
 
-    Decided by the architecture that the config names, else by what `transformers` has for its type.
+    Decided by the architecture that the config names, else by what `transformers` has for its type; a model of images
+    is one that cuts them into patches.
 
     Raises:
-        RequestError: it is neither (an encoder-decoder, a model of something else than text).
+        RequestError: it is none of these (an encoder-decoder, a model of speech).
     """
     names = " ".join(config.architectures or [])
     if config.is_encoder_decoder:
         raise RequestError(
             f"A model of type '{config.model_type}' is an encoder-decoder; foretrain trains decoders and encoders."
         )
+    if all(isinstance(getattr(config, name, None), int) for name in ("image_size", "patch_size", "num_channels")):
+        return "vision"
     if "ForMaskedLM" in names or "ForPreTraining" in names:
         return "encoder"
     if "ForCausalLM" in names or "LMHead" in names or getattr(config, "is_decoder", False):
@@ -87,6 +91,39 @@ def family(config: PretrainedConfig) -> Family:
     raise RequestError(f"A model of type '{config.model_type}' is neither a causal nor a masked language model.")
 
 
-def auto_class(config: PretrainedConfig) -> type[AutoModelForCausalLM] | type[AutoModelForMaskedLM]:
+def patches(config: PretrainedConfig) -> int:
+    """Patches of an image of the size that a vision model is made for."""
+    return (int(config.image_size) // int(config.patch_size)) ** 2
+
+
+def auto_class(config: PretrainedConfig) -> type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForMaskedLM]:
     """The `transformers` class that builds or loads a model of this family."""
-    return AutoModelForMaskedLM if family(config) == "encoder" else AutoModelForCausalLM
+    kind = family(config)
+    return AutoModel if kind == "vision" else AutoModelForMaskedLM if kind == "encoder" else AutoModelForCausalLM
+
+
+def from_config(config: PretrainedConfig, **settings: Any) -> PreTrainedModel:
+    """The model of a config, with the library's own initialisation."""
+    model: PreTrainedModel = auto_class(config).from_config(config, **_bare(config), **settings)
+    return model
+
+
+def from_folder(folder: str, config: PretrainedConfig, **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model that a folder or the hub holds in safetensors, in fp32; and what `transformers` says of its loading."""
+    found: Any = auto_class(config).from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+        **_bare(config),
+        **settings,
+    )
+    return found[0], found[1]
+
+
+def _bare(config: PretrainedConfig) -> dict[str, bool]:
+    """Leaves out the layer that some vision models put on their class token: nothing here would train it."""
+    known: Any = MODEL_MAPPING[type(config)] if family(config) == "vision" and type(config) in MODEL_MAPPING else None
+    takes = known is not None and "add_pooling_layer" in inspect.signature(known).parameters
+    return {"add_pooling_layer": False} if takes else {}

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from foretrain.hashing import seed_from
 from foretrain.models.roles import Role, blocks, parameter_roles
 
-RESIDUAL = ("o_proj", "down_proj", "c_proj", "attention.output.dense", "output.dense")
+RESIDUAL = ("o_proj", "down_proj", "c_proj", "attention.output.dense", "output.dense", "mlp.fc2")
 """Ends of the paths of modules whose output is added to the residual stream."""
 
 

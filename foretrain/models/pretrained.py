@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from foretrain.errors import RequestError
-from foretrain.models.base import Model, auto_class, family
+from foretrain.models.base import Model, family, from_config, from_folder
 from foretrain.models.initialise import initialise
 from foretrain.models.roles import output_layer
 from foretrain.parts import Facts
@@ -29,7 +29,7 @@ _DROPOUTS = re.compile(r"^(?:\w+_)?(?:dropout|pdrop)(?:_prob|_p)?$")
 
 
 class Pretrained(Model):
-    """A decoder or encoder that `transformers` knows, with its weights, to continue from.
+    """A decoder, encoder or vision model that `transformers` knows, with its weights, to continue from.
 
     Only safetensors are read (pickled weights can run code on loading). A masked language model without its output
     layer gets a fresh one, initialised from the seed.
@@ -48,7 +48,16 @@ class Pretrained(Model):
 
     def config(self, vocabulary: int, special: dict[str, int | None]) -> PretrainedConfig:
         config = self._read_config()
-        family(config)
+        if self.dropout is not None:
+            for name in [name for name in config.to_dict() if _DROPOUTS.match(name)]:
+                setattr(config, name, self.dropout)
+        if family(config) == "vision":
+            if self.context is not None:
+                raise RequestError(
+                    f"model.context: '{self.path}' reads images, which are as many patches as its config says; leave "
+                    "`context` out."
+                )
+            return config
         rows = int(config.vocab_size)
         if vocabulary > rows:
             raise RequestError(
@@ -65,29 +74,21 @@ class Pretrained(Model):
             known = getattr(config, f"{role}_token_id", None)
             if value is not None and value != known and not (isinstance(known, list) and value in known):
                 setattr(config, f"{role}_token_id", value)
-        if self.dropout is not None:
-            for name in [name for name in config.to_dict() if _DROPOUTS.match(name)]:
-                setattr(config, name, self.dropout)
         return config
 
     def context_length(self, config: PretrainedConfig) -> int:
+        if family(config) == "vision":
+            return super().context_length(config)
         return self.context or min(DEFAULT_CONTEXT, self._positions(config) or DEFAULT_CONTEXT)
 
     def build(self, config: PretrainedConfig, seed: int) -> PreTrainedModel:
         self._refuse_other_weights()
         try:
-            found: Any = auto_class(config).from_pretrained(
-                self.path,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                attn_implementation="sdpa",
-                trust_remote_code=self.trust_remote_code,
-                output_loading_info=True,
+            model, loaded = from_folder(
+                self.path, config, attn_implementation="sdpa", trust_remote_code=self.trust_remote_code
             )
         except Exception as error:
             raise RequestError(f"The model '{self.path}' cannot be loaded: {_first_line(error)}") from error
-        model, loaded = found
         missing = set(loaded["missing_keys"])
         fresh = missing & _head_parameters(model)
         if missing - fresh:
@@ -96,13 +97,11 @@ class Pretrained(Model):
                 f"The weights in '{self.path}' lack {len(missing - fresh)} parameters of its architecture ({some})."
             )
         initialise(model, seed, fresh)
-        built: PreTrainedModel = model.eval()
-        return built
+        return model.eval()
 
     def skeleton(self, config: PretrainedConfig) -> PreTrainedModel:
         with torch.device("meta"):
-            model: PreTrainedModel = auto_class(config).from_config(config, trust_remote_code=self.trust_remote_code)
-        return model
+            return from_config(config, trust_remote_code=self.trust_remote_code)
 
     def default_tokenizer(self) -> Tokenizer:
         from foretrain.tokens.tokenizers.pretrained import Pretrained as PretrainedTokenizer

@@ -13,6 +13,8 @@ from foretrain.errors import RequestError, unknown_name
 
 RoleKind = Literal["embedding", "head", "matrix", "norm", "bias", "other"]
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|layer|blocks)\.(\d+)\.")
+_LOOSE = ("position_embeddings", "cls_token", "mask_token", "register_tokens", "distillation_token")
+"""Embeddings that vision models hold as plain parameters."""
 # What DistributedDataParallel and torch.compile put in front of, or into, a module's path.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
 
@@ -22,8 +24,9 @@ class Role:
     """What a parameter is for.
 
     Attributes:
-        kind: `embedding` (rows by id or position), `head` (an output layer of its own), `matrix` (any other weight of
-            two or more dimensions), `norm` (a scale per feature), `bias`, `other` (scalars).
+        kind: `embedding` (rows by id or position, or a token that a model adds, such as the class token of a vision
+            model), `head` (an output layer of its own), `matrix` (any other weight of two or more dimensions),
+            `norm` (a scale per feature), `bias`, `other` (scalars).
         block: number of the block it belongs to; None outside the blocks.
         path: path of the module that owns it, in the plain model.
         tied: an embedding that is the output layer too.
@@ -52,7 +55,7 @@ def parameter_roles(model: nn.Module) -> dict[str, Role]:
         path, _, leaf = plain.rpartition(".")
         found = _BLOCK.search(plain)
         kind: RoleKind
-        if isinstance(owner, nn.Embedding):
+        if isinstance(owner, nn.Embedding) or leaf in _LOOSE:
             kind = "embedding"
         elif owner is head and leaf == "weight":
             kind = "head"

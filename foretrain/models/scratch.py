@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from foretrain.errors import unknown_name
-from foretrain.models.base import Model, auto_class
+from foretrain.models.base import Model, from_config
 from foretrain.models.initialise import initialise
 from foretrain.models.presets import PRESETS, Preset
 from foretrain.section import Count, Number
@@ -96,8 +97,9 @@ class Scratch(Model):
         """The config of this kind of model; `common` are the arguments that all kinds take."""
 
     def build(self, config: PretrainedConfig, seed: int) -> PreTrainedModel:
-        with no_init_weights():  # The library's own would cost minutes at billions of parameters.
-            model: PreTrainedModel = auto_class(config).from_config(config)
+        # The library's own initialisation would cost minutes at billions of parameters, and some of it is drawn anyway.
+        with no_init_weights(), torch.random.fork_rng(devices=[]):
+            model = from_config(config)
         model.tie_weights()
         initialise(model, seed)
         return model.eval()

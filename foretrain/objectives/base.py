@@ -40,7 +40,9 @@ class Objective(Part):
     """
 
     axis: ClassVar[str] = "objective"
-    family: ClassVar[Literal["decoder", "encoder", "any"]] = "any"
+    modality: ClassVar[str] = "text"
+    """What it learns from, which decides how the corpus is read (`foretrain/modalities`)."""
+    family: ClassVar[Literal["decoder", "encoder", "vision", "any"]] = "any"
     """The family of model it trains; a recipe that pairs it with another is refused."""
 
     def setup(self, context: Context) -> None:

@@ -26,7 +26,7 @@ class CausalLM(Objective):
         year=2019,
         answers="what is predicted? the next token",
     )
-    family: ClassVar[Literal["decoder", "encoder", "any"]] = "decoder"
+    family: ClassVar[Literal["decoder", "encoder", "vision", "any"]] = "decoder"
 
     def window(self, context_length: int) -> int:
         return context_length + 1

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foretrain.kernels.cross_entropy import IGNORE, logit_losses, token_losses
+from foretrain.kernels.cross_entropy import IGNORE, keeps_logits, logit_losses, product, rows_per_chunk, token_losses
 from foretrain.objectives.base import Targets
 
 
@@ -27,6 +27,8 @@ class Outputs:
         self.hidden = hidden
         self._head = head
         self._logits = logits
+        # The output layer's product, where it was made before the losses need it: a large part of a small model's step.
+        self._made: Tensor | None = None
 
     def logits(self) -> Tensor:
         """Detached logits [rows, length, vocabulary]; made anew at each call."""
@@ -35,6 +37,66 @@ class Outputs:
         assert self.hidden is not None and self._head is not None
         with torch.no_grad():
             return nn.functional.linear(self.hidden, *self._layer())
+
+    @torch.no_grad()
+    def log_probabilities(self, ids: Tensor) -> Tensor:
+        """Detached log-probabilities, float32 [rows, length, K], of candidates `ids` (int64 [rows, length, K])."""
+        flat = ids.reshape(-1, ids.shape[-1])
+        found = flat.new_empty(flat.shape, dtype=torch.float32)
+        for place, logits in self._pieces():
+            found[place] = logits.gather(1, flat[place]) - logits.logsumexp(1, keepdim=True)
+        return found.reshape(ids.shape)
+
+    @torch.no_grad()
+    def candidates(self, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The label of each token and the `k - 1` most likely other tokens, most likely first.
+
+        Args:
+            labels: int64 [rows, length].
+            k: candidates a token, from 1 to the size of the vocabulary.
+
+        Returns:
+            Their ids, int64 [rows, length, k], the label first; and their detached log-probabilities, float32 of the
+            same shape, under the whole vocabulary.
+        """
+        flat = labels.reshape(-1, 1)
+        ids = flat.new_empty(flat.shape[0], k)
+        found = ids.new_empty(ids.shape, dtype=torch.float32)
+        for place, logits in self._pieces():
+            own = logits.gather(1, flat[place])
+            whole = logits.logsumexp(1, keepdim=True)
+            others, numbers = logits.scatter_(1, flat[place], float("-inf")).topk(k - 1, dim=1)
+            logits.scatter_(1, flat[place], own)
+            ids[place] = torch.cat([flat[place], numbers], 1)
+            found[place] = torch.cat([own, others], 1) - whole
+        return ids.reshape(*labels.shape, k), found.reshape(*labels.shape, k)
+
+    def _pieces(self) -> Iterator[tuple[slice, Tensor]]:
+        """Detached float32 logits [n, vocabulary] of some tokens at a time; what is written to them is undone after."""
+        states = self._logits if self._logits is not None else self.hidden
+        assert states is not None
+        flat = states.detach().reshape(-1, states.shape[-1])
+        layer = None if self._logits is not None else self._layer()
+        rows = rows_per_chunk(flat.shape[-1] if layer is None else layer[0].shape[0], 4)
+        made = self._product(flat, layer)
+        for start in range(0, flat.shape[0], rows):
+            place = slice(start, min(start + rows, flat.shape[0]))
+            if layer is None:
+                yield place, flat[place].float()
+            elif made is None:
+                yield place, nn.functional.linear(flat[place], *layer).float()
+            else:
+                yield place, product(flat[place], *layer, out=made[place]).float()
+
+    def _product(self, flat: Tensor, layer: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
+        """Where all logits go if the losses will want them: they then turn this same array into the gradient."""
+        assert self.hidden is not None or layer is None
+        if layer is None or not (self.hidden is not None and self.hidden.requires_grad):
+            return None
+        if not keeps_logits(flat.shape[0], layer[0]):
+            return None
+        self._made = flat.new_empty(flat.shape[0], layer[0].shape[0])
+        return self._made
 
     def token_losses(self, labels: Tensor, mask: Tensor, targets: Targets | None = None) -> Tensor:
         """Cross-entropy [rows, length] in nats, float32: to `labels`, or to soft `targets` where they are given.
@@ -49,7 +111,8 @@ class Outputs:
             return logit_losses(self._logits, ids, probabilities)
         assert self.hidden is not None and self._head is not None
         weight, bias = self._layer()
-        return token_losses(self.hidden, weight, ids, probabilities, bias=bias)
+        made, self._made = self._made, None
+        return token_losses(self.hidden, weight, ids, probabilities, bias=bias, logits=made)
 
     def _layer(self) -> tuple[Tensor, Tensor | None]:
         assert self.hidden is not None and self._head is not None

@@ -20,10 +20,11 @@ _NAMED = {"loss", "lr", "gradient_norm", "skipped", "not_finite", *_SPEED}
 
 @dataclass(frozen=True)
 class Group:
-    """Charts shown together, by name, below a heading of their own (or none)."""
+    """Charts shown together, by name, below a heading of their own (or none); small ones three in a row."""
 
     title: str
     charts: list[str]
+    small: bool = False
 
 
 def run_charts(run: RunDirectory) -> tuple[dict[str, Chart], list[Group]]:
@@ -34,20 +35,46 @@ def run_charts(run: RunDirectory) -> tuple[dict[str, Chart], list[Group]]:
     found: dict[str, Chart] = {"loss": _loss(good, rows, skipped)}
     groups = [Group("", ["loss"])]
 
-    def add(title: str, charts: Mapping[str, Chart]) -> None:
-        shown = {name: chart for name, chart in charts.items() if not chart.empty}
+    def add(title: str, charts: Mapping[str, Chart], small: bool = False) -> None:
+        shown = {name: chart for name, chart in charts.items() if not chart.empty and name not in found}
         if shown:
             found.update(shown)
-            groups.append(Group(title, list(shown)))
+            groups.append(Group(title, list(shown), small))
 
     if found["loss"].empty:
         found, groups = {}, []
+    add("On target and off target", _targets(rows))
     add("Validation", _validation(rows))
     add("Tasks", _tasks(rows))
+    steering = steering_figures(run)
+    for kind, names in steering.items():
+        add(f"Steering: {kind}", {name: _small(rows, name) for name in names}, small=True)
     add("Optimization", _optimization(good))
     add("Speed", _speed(timing))
-    add("Other figures", _others(rows, timing))
+    add("Other figures", _others(rows, timing, list(steering)))
     return found, groups
+
+
+def steering_kinds(run: RunDirectory) -> list[str]:
+    """Kinds of the steering parts of the run's recipe."""
+    listed = run.recipe().get("steering")
+    parts = listed if isinstance(listed, list) else []
+    return list(dict.fromkeys(str(part.get("kind") if isinstance(part, Mapping) else part) for part in parts))
+
+
+def steering_figures(run: RunDirectory) -> dict[str, list[str]]:
+    """Names of the figures that the run's steering parts recorded, by kind; what they measured of feedback comes last.
+
+    Losses of feedback sets are not among them: they stand beside those of the domains.
+    """
+    names = dict.fromkeys(
+        name for row in run.metrics() for name, value in row.items() if not isinstance(value, str | bool | list | dict)
+    )
+    found = {
+        kind: [name for name in names if name.startswith(f"{kind}/") and not is_feedback_loss(name)]
+        for kind in [*steering_kinds(run), "feedback"]
+    }
+    return {kind: mine for kind, mine in found.items() if mine}
 
 
 def axes(run: RunDirectory) -> dict[str, list[float]]:
@@ -89,23 +116,59 @@ def _loss(good: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], skippe
 
 
 def _validation(rows: Sequence[dict[str, Any]]) -> dict[str, Chart]:
-    names = dict.fromkeys(
-        name for row in rows for name in row if name.startswith("validation/") and name.count("/") == 2
-    )
     charts = {}
     for metric, title, unit in (
         ("loss", "Validation loss by domain", "nats per token"),
         ("bits_per_byte", "Bits per byte by domain", "bits per byte of text"),
     ):
-        domains = [name.split("/")[1] for name in names if name.endswith(f"/{metric}")]
-        lines = [
-            Line(domain, series(rows, f"validation/{domain}/{metric}"), colour=number, dash=number // COLOURS)
-            for number, domain in enumerate(domains)
-        ]
+        lines = _by_domain(rows, metric)
         # The mean of one domain is that domain, and the first chart shows it.
         if lines and not (metric == "loss" and len(lines) == 1):
             charts[f"validation/{metric}"] = Chart(title, unit, lines)
     return charts
+
+
+def _targets(rows: Sequence[dict[str, Any]]) -> dict[str, Chart]:
+    """What feedback asks for beside what it does not: the loss of every feedback set, and of every domain."""
+    names = dict.fromkeys(name for row in rows for name in row if is_feedback_loss(name))
+    lines: list[Line] = []
+    for number, name in enumerate(names):
+        raw = series(rows, name)
+        many = raw.steps.size >= 100
+        lines += [Line("each step", raw, number, look="faint")] if many and len(names) == 1 else []
+        lines.append(Line(name.split("/")[1], smooth(raw) if many else raw, number, dash=number // COLOURS))
+    if not lines:
+        return {}
+    means = any(line.series.steps.size >= 100 for line in lines)
+    feedback = Chart(
+        "Feedback loss", "nats per token", lines, note="On target; running means." if means else "On target."
+    )
+    note = "Off target, where a domain is not that of the feedback."
+    domains = Chart("Validation loss by domain", "nats per token", _by_domain(rows, "loss"), note=note)
+    return {"feedback/loss": feedback, "validation/loss": domains}
+
+
+def is_feedback_loss(name: str) -> bool:
+    """Whether a figure is the loss of a feedback set."""
+    return name.startswith("feedback/") and name.count("/") == 2 and name.endswith("/loss")
+
+
+def _small(rows: Sequence[dict[str, Any]], name: str) -> Chart:
+    title = name.partition("/")[2].replace("/", " · ").replace("_", " ")
+    return Chart(title, "", _with_mean(series(rows, name)), small=True)
+
+
+def _by_domain(rows: Sequence[dict[str, Any]], metric: str) -> list[Line]:
+    names = dict.fromkeys(
+        name
+        for row in rows
+        for name in row
+        if name.startswith("validation/") and name.count("/") == 2 and name.endswith(f"/{metric}")
+    )
+    return [
+        Line(name.split("/")[1], series(rows, name), colour=number, dash=number // COLOURS)
+        for number, name in enumerate(names)
+    ]
 
 
 def _tasks(rows: Sequence[dict[str, Any]]) -> dict[str, Chart]:
@@ -155,12 +218,16 @@ def _speed(timing: Sequence[dict[str, Any]]) -> dict[str, Chart]:
     return charts
 
 
-def _others(rows: Sequence[dict[str, Any]], timing: Sequence[dict[str, Any]]) -> dict[str, Chart]:
-    """Figures of probes and of parts that record their own: each in a chart of its own, since units differ."""
+def _others(rows: Sequence[dict[str, Any]], timing: Sequence[dict[str, Any]], shown: Sequence[str]) -> dict[str, Chart]:
+    """Figures of probes and of parts that record their own: each in a chart of its own, since units differ.
+
+    Those of the kinds in `shown`, and losses of feedback sets, have charts elsewhere.
+    """
     charts = {}
+    elsewhere = ("validation/", "task/", "domain/", *(f"{kind}/" for kind in shown))
     for source in (rows, timing):
         for name in dict.fromkeys(name for row in source for name in row):
-            known = name in _NOT_CURVES | _NAMED or name.startswith(("validation/", "task/", "domain/"))
+            known = name in _NOT_CURVES | _NAMED or name.startswith(elsewhere) or is_feedback_loss(name)
             if known or any(isinstance(row.get(name), str | bool | list | dict) for row in source):
                 continue
             title = name.removeprefix("probe/").replace("/", " · ").replace("_", " ")

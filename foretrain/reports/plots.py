@@ -127,7 +127,7 @@ class Chart:
         note: a sentence below the heading.
         number: d3 format of values.
         log: whether the vertical axis is logarithmic.
-        wide: whether it takes the width of the page.
+        wide: whether it takes the width of the page; `small`: whether three stand side by side.
         limits: lowest and highest value shown; unset: as the data are.
     """
 
@@ -138,6 +138,7 @@ class Chart:
     number: str = ".4~g"
     log: bool = False
     wide: bool = False
+    small: bool = False
     limits: tuple[float, float] | None = None
     keys: list[dict[str, str]] = field(default_factory=list, init=False)
 
@@ -152,7 +153,7 @@ class Chart:
     @property
     def height(self) -> int:
         """In pixels."""
-        return 360 if self.wide else 250
+        return 360 if self.wide else 176 if self.small else 250
 
     @property
     def empty(self) -> bool:
@@ -168,7 +169,8 @@ class Chart:
             if line.look == "line" and finite.any():
                 first, last = line.series.values[finite][[0, -1]]
                 parts.append(f"{line.name}: {units.measured(float(first))} to {units.measured(float(last))}")
-        return f"{self.title} ({self.unit}). " + "; ".join(parts)
+        unit = f" ({self.unit})" if self.unit else ""
+        return f"{self.title}{unit}. " + "; ".join(parts)
 
     def figure(self) -> dict[str, Any]:
         """The figure for plotly.js; the page adds fonts, grid and the horizontal axis."""

@@ -21,8 +21,10 @@ from foretrain.reports.run_tables import (
     good_loss,
     power_of_ten,
     results_table,
+    steering_table,
     task_metrics,
 )
+from foretrain.reports.token_values import shown
 from foretrain.run_directory import RunDirectory, Series
 
 _MOST_SAMPLES = 12
@@ -54,6 +56,8 @@ def run_report(run: RunDirectory) -> str:
         charts=charts,
         groups=groups,
         axes=axes(run),
+        pictures=shown(run.pictures()),
+        steering=steering_table(run),
         results=results_table(run),
         cost=cost_table(run, plan, cost),
         data=data_table(plan),

@@ -9,6 +9,7 @@ import numpy as np
 
 from foretrain import units
 from foretrain.comparison import flat
+from foretrain.reports.curves import is_feedback_loss, steering_figures
 from foretrain.reports.plots import smooth
 from foretrain.run_directory import RunDirectory, Series
 
@@ -25,8 +26,9 @@ def results_table(run: RunDirectory) -> dict[str, Any]:
         rows.append(["training loss", units.measured(first), units.measured(smooth(good).last), "", ""])
     # The whole before its parts.
     validation = sorted((name for name in final if name.startswith("validation/")), key=lambda name: name.count("/"))
+    feedback = [name for name in final if is_feedback_loss(name)]
     tasks = [name for _, _, name in task_metrics(final, every=True)]
-    for name in [*validation, *tasks]:
+    for name in [*feedback, *validation, *tasks]:
         found = run.series(name)
         finite = found.values[np.isfinite(found.values)]
         low, high = final.get(f"{name}/low"), final.get(f"{name}/high")
@@ -47,6 +49,27 @@ def results_table(run: RunDirectory) -> dict[str, Any]:
         "columns": [columns[number] for number in keep],
         "rows": [[row[number] for number in keep] for row in rows],
         "note": note,
+    }
+
+
+def steering_table(run: RunDirectory) -> dict[str, Any]:
+    """Last value and mean of every figure that the steering parts recorded; empty where there are none."""
+    rows: list[list[str]] = []
+    found = steering_figures(run)
+    for kind, names in found.items():
+        rows += [[kind]] if len(found) > 1 else []
+        for name in names:
+            values = run.series(name).values
+            finite = values[np.isfinite(values)]
+            if finite.size:
+                told = [units.measured(float(finite[-1])), units.measured(float(finite.mean())), f"{finite.size:,}"]
+                rows.append([name.partition("/")[2].replace("/", " · ").replace("_", " "), *told])
+    if not any(len(row) > 1 for row in rows):
+        return {}
+    title = next(iter(found)) if len(found) == 1 else ""
+    return {
+        "columns": [(title, False), ("last", True), ("mean over the run", True), ("steps that have it", True)],
+        "rows": rows,
     }
 
 

@@ -26,10 +26,13 @@ from foretrain.reports.study_tables import (
     verdict_table,
 )
 from foretrain.reports.study_words import judged, summary
+from foretrain.reports.token_values import shown
 from foretrain.run_directory import RunDirectory
 from foretrain.studies.directory import StudyDirectory
 
 ENDED = ("done", "stopped")
+_ROWS = 3
+"""Rows of a picture that the report of a study shows."""
 _VERDICTS = ("better", "worse", "no difference", "undecided")
 
 
@@ -78,6 +81,7 @@ def study_report(folder: Path | str) -> str:
         curve_note=_curve_note(counted, missing) if curves else "",
         axes=axes,
         tables=tables,
+        pictures=_pictures(directory, study),
         verdicts=verdict_table(study, ordered(study)),
         correction=correction(study),
         sentences=sentences(study),
@@ -136,6 +140,18 @@ def _counted(directory: StudyDirectory, study: Mapping[str, Any]) -> dict[str, d
         if measured:
             counted[arm] = measured
     return counted
+
+
+def _pictures(directory: StudyDirectory, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pictures of every arm that has some: those of its first trial, by seed, that has."""
+    found = []
+    for arm, told in study["arms"].items():
+        for trial in sorted(told.get("trials") or [], key=lambda trial: trial["seed"]):
+            views = shown(directory.curves(trial["path"]).pictures(), _ROWS)
+            if views:
+                found.append({"name": arm, "seed": trial["seed"], "pictures": views})
+                break
+    return found
 
 
 def _curve_note(counted: Mapping[str, Mapping[int, RunDirectory]], missing: list[str]) -> str:

@@ -20,6 +20,7 @@ from foretrain.parts import Part
 if TYPE_CHECKING:
     from foretrain.context import Context
     from foretrain.objectives.outputs import Outputs
+    from foretrain.pictures import Picture
 
 Gradient = dict[str, Tensor]
 """Gradient of the frozen problem by parameter name, float32, of all ranks' rows (this rank's shard of it)."""
@@ -56,6 +57,13 @@ class Steering(Part):
         returned, as they would from the stream's own data.
         """
         return batch
+
+    def before_step(self, batch: Batch) -> None:
+        """Look at the prepared batch of this rank before anything is computed on it; the place of a meta step.
+
+        All parts come to this before any of them changes what the model sees. The weights are those of the step, and
+        gradients that are taken here (`Learner.gradient_of`) leave the step's own alone.
+        """
 
     def view(self, batch: Batch) -> Batch:
         """Change what the model sees (masks, crops); called once a step on the prepared batch."""
@@ -94,3 +102,10 @@ class Steering(Part):
     def mix(self, weights: Mapping[str, float], step: int) -> Mapping[str, float]:
         """New domain weights from the current ones; they act from a fixed lag on."""
         return weights
+
+    def picture(self, batch: Batch) -> Picture | None:
+        """What the part shows of itself in the report, on a few prepared rows of validation text; None: nothing.
+
+        Called once at the end of the run, on all ranks, in eval mode.
+        """
+        return None

@@ -23,6 +23,7 @@ from foretrain.parts import Facts
 from foretrain.section import Count, DataPath, Number, Section
 from foretrain.steering.base import Steering
 from foretrain.tokens.encoding import encode_all
+from foretrain.tokens.tokenizer import needed
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -111,6 +112,7 @@ class Injection(Steering):
     """
 
     kind: Literal["injection"] = "injection"
+    modality: ClassVar[str] = "text"
     facts: ClassVar[Facts] = Facts(
         paper="Train Once, Answer All: Many Pretraining Experiments for the Cost of One",
         arxiv="2509.23383",
@@ -225,7 +227,7 @@ def ledger(plan: Plan) -> list[Insertion]:
         if isinstance(part, Injection):
             layout, _ = lay_out(
                 part.interventions,
-                plan.tokenizer,
+                needed(plan.tokenizer),
                 steps=plan.total_steps,
                 rows=plan.rows,
                 window=plan.window,

@@ -16,6 +16,7 @@ from foretrain.exporting import export_run
 from foretrain.hashing import hash_data
 from foretrain.merging.base import Merge
 from foretrain.merging.evaluating import evaluate_merge
+from foretrain.modalities.base import modality_named
 from foretrain.parts import find, load_plugin
 from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Budget, Recipe, make_recipe
@@ -48,7 +49,7 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
         the hash of each domain's documents.
     """
     recipe = make_recipe(payload["recipe"])
-    plan = make_plan(recipe, tokenizer=_tokenizer_of(payload["start"]))
+    plan = make_plan(recipe, tokenizer=_tokenizer_of(recipe, payload["start"]))
     budget = recipe.budget if payload["amount"] is None else Budget(**{payload["unit"]: payload["amount"]})
     steps, pace, trainer = _sized(plan, budget)
     return {
@@ -59,7 +60,7 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
         "step_flops": max(pace.flops.values()),
         "figures": _figures(plan),
         "evaluated": _evaluated(plan),
-        "tokenizer": plan.tokenizer.hash,
+        "tokenizer": plan.hashes["tokenizer"],
         "judges": {
             name: {
                 "tokens": found.hash,
@@ -130,14 +131,15 @@ def _content_hash(recipe: Recipe, until: float | None) -> str:
         for name, domain in recipe.corpus.items()
     }
     hashes = make_plan(recipe).hashes
-    inputs = {"tokens": hashes["tokens"], "corpus": hashes["corpus"], "tokenizer": hashes["tokenizer"]}
+    inputs = {name: hashes[name] for name in ("tokens", "corpus", "tokenizer", "feedback") if name in hashes}
     return hash_data({"recipe": plain, "corpus": corpus, "inputs": inputs, "until": until, "version": __version__})
 
 
-def _tokenizer_of(start: str | None) -> TextTokenizer | None:
+def _tokenizer_of(recipe: Recipe, start: str | None) -> TextTokenizer | None:
     if start is None:
         return None
-    return TextTokenizer.load(RunDirectory.open(split_step(start)[0]).tokenizer_path)
+    modality = modality_named(recipe.objective.modality)
+    return modality.load_tokenizer(RunDirectory.open(split_step(start)[0]).tokenizer_path)
 
 
 def _sized(plan: Plan, budget: Budget) -> tuple[int, Pace, Trainer]:

@@ -14,6 +14,7 @@ from foretrain.parts import Part
 from foretrain.section import Number
 
 if TYPE_CHECKING:
+    from foretrain.images.item import ImageItem
     from foretrain.tokens.tokenizer import TextTokenizer
 
 
@@ -107,6 +108,7 @@ class Task(Part):
     """
 
     axis: ClassVar[str] = "task"
+    modality: ClassVar[str] = "text"
     measures: ClassVar[Mapping[str, bool] | None] = None
     """The metrics it gives, each with whether higher is better; None where they are known only once it has run."""
 
@@ -124,6 +126,10 @@ class Task(Part):
 
     def texts(self) -> Iterable[str]:
         """The texts of its items, for the check against overlap with the corpus."""
+        return ()
+
+    def images(self) -> Iterable[ImageItem]:
+        """The images of its items, for the check that the corpus holds none of them."""
         return ()
 
     @abstractmethod

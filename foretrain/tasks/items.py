@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from foretrain.corpus.items import read_items
+from foretrain.corpus.where import Value
 from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 from foretrain.section import Count, DataPath
@@ -41,16 +42,17 @@ def load(
     limit: int | None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    where: Mapping[str, Value | list[Value]] | None = None,
 ) -> list[I]:
     """The items of a file, in its order; `make(fields, place)` makes each.
 
     With a limit, those whose content hashes lowest are taken: the same ones on every machine and in any order of the
-    file, and a fair sample of it even if it is sorted.
+    file, and a fair sample of it even if it is sorted. `where` keeps those whose fields have certain values.
 
     Raises:
         RequestError: no such file, nothing in it, or a fault in an item.
     """
-    records = read_items(path, options=options)
+    records = read_items(path, options=options, where=where)
     chosen: Iterable[int] = range(len(records))
     if limit is not None and limit < len(records):
         chosen = sorted(sorted(chosen, key=lambda i: hash_data([seed, records[i]]))[:limit])

@@ -11,7 +11,7 @@ from foretrain.hashing import seed_from
 from foretrain.tokens.permutation import Permutation
 
 if TYPE_CHECKING:
-    from foretrain.tokens.shards import TokenSet
+    from foretrain.tokens.readable import Readable
 
 Ints = NDArray[np.int64]
 
@@ -32,7 +32,7 @@ class Order(Protocol):
 class MakeOrder(Protocol):
     """What makes an order for one domain; `Shuffled` is one."""
 
-    def __call__(self, tokens: TokenSet, stride: int, key: int) -> Order:
+    def __call__(self, tokens: Readable, stride: int, key: int) -> Order:
         """The order of a domain's windows, which bring `stride` new tokens each; `key` decides what is random."""
 
 
@@ -74,7 +74,7 @@ class Shuffled:
     than `stride` tokens that an epoch leaves out are others each time.
     """
 
-    def __init__(self, tokens: TokenSet, stride: int, key: int) -> None:
+    def __init__(self, tokens: Readable, stride: int, key: int) -> None:
         self.windows = tokens.tokens // stride
         self._tokens, self._stride, self._key = tokens.tokens, stride, key
         self._latest: tuple[int, Permutation, int] | None = None

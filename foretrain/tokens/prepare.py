@@ -24,6 +24,7 @@ from foretrain.hashing import hash_data
 from foretrain.recipe import Domain
 from foretrain.tokens.cache import cache_folder, made_once
 from foretrain.tokens.encoding import encode_all
+from foretrain.tokens.readable import Readable
 from foretrain.tokens.shard_file import FORMAT
 from foretrain.tokens.shards import SetWriter, TokenSet
 from foretrain.tokens.tokenizer import TextTokenizer
@@ -40,8 +41,8 @@ class Prepared:
     """What a run reads.
 
     Attributes:
-        tokenizer: of all domains.
-        sets: token sets by domain and split; only splits that hold something.
+        tokenizer: of all domains; None where they are not text.
+        sets: by domain and split; only splits that hold something.
         reports: by domain, what was counted while it was read: documents, tokens and bytes of each split, records
             without text, invalid UTF-8 replaced, duplicates of explicit splits dropped.
         hashes: `corpus` (of each domain's inputs and settings) and `tokens` (of each token set).
@@ -49,8 +50,8 @@ class Prepared:
         warnings: what a user should know, a sentence each.
     """
 
-    tokenizer: TextTokenizer
-    sets: dict[str, dict[Split, TokenSet]]
+    tokenizer: TextTokenizer | None
+    sets: dict[str, dict[Split, Readable]]
     reports: dict[str, dict[str, Any]]
     hashes: dict[str, Any]
     overlaps: list[Overlap] = field(default_factory=list)
@@ -97,7 +98,7 @@ def prepare(
         sets = _open(folder, manifest)
         _need_training_text(name, corpus[name], sets, manifest)
         done += sum(found.tokens for found in sets.values())
-        prepared.sets[name] = sets
+        prepared.sets[name] = dict(sets)
         prepared.reports[name] = manifest
         prepared.hashes["tokens"][name] = {split: found.hash for split, found in sets.items()}
         prepared.warnings += _warnings(name, manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -129,6 +130,15 @@ class TokenSet:
             for done, shard, local, count in self._parts(start, length):
                 shard.read_into(out[row, done : done + count], local)
         return out
+
+    def gathered(self, starts: Ints, length: int, segments: bool = False) -> dict[str, Tensor]:
+        """Windows from each start as a batch's rows: `tokens` int64 and, if asked, `segments` int32 [rows, length]."""
+        tensors = {"tokens": torch.from_numpy(self.gather(starts, length))}
+        return {**tensors, "segments": torch.from_numpy(self.segments(starts, length))} if segments else tensors
+
+    def restated(self, loss: float) -> dict[str, float]:
+        """A mean loss per token (in nats) in other units: `bits_per_byte`, which compares across tokenizers."""
+        return {"bits_per_byte": loss / math.log(2) * self.tokens / max(self.bytes, 1)}
 
     def segments(self, starts: Ints, length: int) -> NDArray[np.int32]:
         """Number of the document within its window of every token, int32 [starts, length]; each row starts at 0."""

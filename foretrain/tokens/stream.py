@@ -24,7 +24,7 @@ from foretrain.batch import Batch
 from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import seed_from
 from foretrain.tokens.order import Limited, MakeOrder, Order, Shuffled
-from foretrain.tokens.shards import TokenSet
+from foretrain.tokens.readable import Readable
 
 LAG = 2
 """Steps from setting weights to their first use; whoever fetches batches ahead stays within it."""
@@ -37,7 +37,7 @@ Weights = dict[str, float]
 
 
 class Stream:
-    """Training batches from the token sets of several domains.
+    """Training batches from the sets of several domains.
 
     Args:
         sets: the training tokens of each domain; their order numbers the domains.
@@ -64,7 +64,7 @@ class Stream:
 
     def __init__(
         self,
-        sets: Mapping[str, TokenSet],
+        sets: Mapping[str, Readable],
         weights: Mapping[str, float],
         *,
         window: int,
@@ -159,8 +159,8 @@ class Stream:
     def batch(self, rank: int = 0, world: int = 1) -> Batch:
         """This step's batch, or the contiguous slice of its rows that one of `world` ranks takes.
 
-        `tokens` int64 [rows, window]; `domain` int64 [rows]; where asked for, `segments` int32 [rows, window]:
-        the number of the document within the window.
+        What the sets give, for text `tokens` int64 [rows, window]; `domain` int64 [rows]; where asked for, `segments`
+        int32 [rows, window]: the number of the document within the window.
         """
         positions, domains, starts = self._places(rank, world)
         tensors = self._read(domains, starts)
@@ -169,16 +169,15 @@ class Stream:
         )
 
     def _read(self, domains: Ints, starts: Ints) -> dict[str, Tensor]:
-        tokens = np.empty((len(starts), self.window), np.int64)
-        segments = np.empty((len(starts), self.window), np.int32) if self.segments else None
-        for number in np.unique(domains).tolist():
-            rows = domains == number
-            found = self.sets[self.domains[number]]
-            tokens[rows] = found.gather(starts[rows], self.window)
-            if segments is not None:
-                segments[rows] = found.segments(starts[rows], self.window)
-        tensors = {"tokens": torch.from_numpy(tokens), "domain": torch.from_numpy(domains)}
-        return tensors if segments is None else {**tensors, "segments": torch.from_numpy(segments)}
+        tensors: dict[str, Tensor] = {}
+        for number in np.unique(domains).tolist() or [0]:
+            rows = torch.from_numpy(np.flatnonzero(domains == number))
+            found = self.sets[self.domains[number]].gathered(starts[rows.numpy()], self.window, self.segments)
+            for name, values in found.items():
+                if name not in tensors:
+                    tensors[name] = values.new_empty((len(starts), *values.shape[1:]))
+                tensors[name][rows] = values
+        return {**tensors, "domain": torch.from_numpy(domains)}
 
     def sources(self, row: int) -> list[str]:
         """Names of the documents that a row of this step's batch (over all ranks) reads from."""
@@ -214,7 +213,7 @@ class Stream:
     def windows_at(self, domain: str, numbers: Ints) -> dict[str, Tensor]:
         """Windows of a domain by their numbers: with `numbers < seen(domain)`, a replay of what was trained on.
 
-        The tensors are those of a batch: `tokens`, `domain`, and `segments` where the stream has them.
+        The tensors are those of a batch.
         """
         order = self._orders.get(self._known(domain))
         if order is None:

@@ -107,3 +107,14 @@ class TextTokenizer:
                 "foretrain needs one with a tokenizer.json, as the fast version of a tokenizer writes it."
             )
         return cls(loaded)
+
+
+def needed(tokenizer: TextTokenizer | None) -> TextTokenizer:
+    """The tokenizer of a run on text.
+
+    Raises:
+        RequestError: the run has none, since it learns from something else.
+    """
+    if tokenizer is None:
+        raise RequestError("This needs a tokenizer, and the run has none: it does not learn from text.")
+    return tokenizer

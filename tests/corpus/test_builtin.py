@@ -21,6 +21,7 @@ from foretrain.corpus.builtin.arithmetic import Arithmetic
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.builtin.biographies import ATTRIBUTES, Biographies
 from foretrain.corpus.builtin.canaries import Canaries
+from foretrain.corpus.builtin.dialects import Dialects
 from foretrain.corpus.builtin.english import English, paragraphs
 from foretrain.corpus.builtin.lego import Lego
 from foretrain.corpus.builtin.modular_sums import ModularSums
@@ -408,3 +409,45 @@ def test_modular_sums_are_right_and_those_that_are_skipped_are_others() -> None:
     for wrong in ({"count": 122, "modulus": 11}, {"count": 1, "modulus": 21, "words": True}):
         with pytest.raises(ValidationError):
             ModularSums.model_validate({"kind": "modular_sums", **wrong})
+
+
+def pairs(**options: Any) -> dict[str, str]:
+    return {d.metadata["question"]: d.metadata["answer"] for d in Dialects(**options).documents()}
+
+
+def test_dialects_are_sums_and_one_more() -> None:
+    a, b = pairs(dialect="a"), pairs(dialect="b")
+    assert len(a) == len(b) == 23**2
+    for question, answer in a.items():
+        first, second = (ord(letter) - ord("a") for letter in question[:2])
+        assert question[2:] == "=" and ord(answer) - ord("a") == (first + second) % 23
+        assert ord(b[question]) - ord("a") == (first + second + 1) % 23
+    assert all(len(d.text.encode()) == 4 for d in Dialects(count=50).documents())
+    assert max(pairs(dialect="b", modulus=5, feedback=3).values()) == "e"
+
+
+def test_dialects_split_the_pairs_by_seed_alone() -> None:
+    feedback, test = pairs(dialect="b", part="feedback"), pairs(dialect="b", part="test")
+    assert len(feedback) == 128 and len(test) == 401 and not set(feedback) & set(test)
+    assert {**feedback, **test} == pairs(dialect="b")
+    assert set(pairs(dialect="a", part="test")) == set(test)
+    assert set(pairs(dialect="b", part="test", seed=1)) != set(test)
+
+
+def test_dialects_are_mixed_by_chance_with_replacement() -> None:
+    documents = list(Dialects(count=20_000).documents())
+    assert len({document.id for document in documents}) == 20_000
+    shares = Counter(document.metadata["dialect"] for document in documents)
+    assert 0.69 < shares["a"] / 20_000 < 0.71
+    drawn = Counter(document.metadata["question"] for document in documents)
+    assert len(drawn) == 23**2 and max(drawn.values()) < 2.2 * 20_000 / 23**2
+    both = Counter(document.metadata["question"] for document in documents if document.metadata["dialect"] == "b")
+    assert len(both) == 23**2, "every pair comes in both dialects"
+    assert [d.text for d in Dialects(count=50).documents()] == [d.text for d in documents[:50]]
+    assert {d.metadata["dialect"] for d in Dialects(count=50, share=1).documents()} == {"a"}
+
+
+@pytest.mark.parametrize("options", [{"modulus": 27}, {"modulus": 5, "feedback": 25}, {"share": 1.5}])
+def test_dialects_refuse_what_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Dialects(**options)

@@ -215,12 +215,13 @@ def test_default_tokenizer_is_trained_on_the_corpus() -> None:
 
 
 def test_family_of_what_is_neither() -> None:
-    from transformers import T5Config, ViTConfig
+    from transformers import T5Config, ViTConfig, Wav2Vec2Config
 
     with pytest.raises(RequestError, match="encoder-decoder"):
         family(T5Config())
     with pytest.raises(RequestError, match="neither"):
-        family(ViTConfig())
+        family(Wav2Vec2Config())
+    assert family(ViTConfig()) == "vision"
 
 
 def test_all_kinds_are_found() -> None:

@@ -1,6 +1,22 @@
 "use strict";
 (() => {
   const { axes, tables, charts } = JSON.parse(document.getElementById("page-data").textContent);
+
+  // Tokens of a row are one stop of the tab key; the arrows move inside.
+  for (const row of document.querySelectorAll(".tokens")) {
+    row.addEventListener("keydown", (event) => {
+      const from = document.activeElement.closest(".token");
+      const to = { ArrowRight: from?.nextElementSibling, ArrowLeft: from?.previousElementSibling, Home: row.firstElementChild, End: row.lastElementChild }[event.key];
+      if (!to || !from) return;
+      event.preventDefault();
+      to.focus();
+    });
+    row.addEventListener("focusin", (event) => {
+      row.querySelector("[tabindex='0']")?.setAttribute("tabindex", "-1");
+      event.target.setAttribute("tabindex", "0");
+    });
+  }
+
   const plots = [...document.querySelectorAll("[data-chart]")];
   const control = document.querySelector(".control");
   if (!plots.length) return;
@@ -70,12 +86,12 @@
       nticks: width < 420 ? 4 : 6, exponentformat: "power", ...figure.layout.xaxis,
     }) : axis({
       title: { text: labels[unit], standoff: 8, font: { size: 12 } }, type: log ? "log" : "linear", showgrid: false,
-      showline: true, ticks: "outside", ticklen: 4, nticks: width < 420 ? 5 : 8,
+      showline: true, ticks: "outside", ticklen: 4, nticks: width < 330 ? 4 : width < 420 ? 5 : 8,
       exponentformat: unit === "flops" ? "power" : "B", range: span(unit, log), ...(log ? { dtick: 1 } : {}),
     }),
     yaxis: figure.layout.yaxis.rows ? axis({
       showgrid: false, automargin: true, ...figure.layout.yaxis, tickfont: { size: 13, color: "@ink" },
-    }) : axis({ nticks: 6, exponentformat: "B", ...(figure.layout.yaxis.type === "log" ? { dtick: 1 } : {}), ...figure.layout.yaxis }),
+    }) : axis({ nticks: figure.layout.height < 200 ? 4 : 6, exponentformat: "B", ...(figure.layout.yaxis.type === "log" ? { dtick: 1 } : {}), ...figure.layout.yaxis }),
     annotations: [{
       text: figure.unit, xref: "paper", yref: "paper", x: 0, y: 1, xshift: -48, yshift: 20, xanchor: "left", yanchor: "top",
       showarrow: false, font: { size: 12 },
@@ -97,7 +113,8 @@
         type: "scatter", ...trace, x: figure.layout.xaxis ? trace.x : placed(trace.x, tables[table]),
       }));
       const wide = plot.closest(".wide") !== null;
-      const room = width ? (wide ? width : (width - 24) / 2) : plot.clientWidth;
+      const columns = wide ? 1 : plot.closest(".small") ? 3 : 2;
+      const room = width ? (width - 24 * (columns - 1)) / columns : plot.clientWidth;
       window.Plotly.react(plot, painted(data), painted(layout(figure, unit, log, room)), config);
     }
   };

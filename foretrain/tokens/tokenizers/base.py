@@ -16,6 +16,7 @@ class Tokenizer(Part):
     """Describes a tokenizer: `byte`, `bpe` (trained on the corpus) or `pretrained` (loaded)."""
 
     axis: ClassVar[str] = "tokenizer"
+    modality: ClassVar[str] = "text"
 
     trained: ClassVar[bool] = False
     """Whether it depends on the corpus; then it is cached under its identity and the hash of the training documents."""

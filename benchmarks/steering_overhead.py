@@ -1,0 +1,132 @@
+"""What steering costs beside plain training: seconds, FLOPs and memory of whole cycles of steps, as ratios.
+
+Run: `python -m benchmarks.steering_overhead` (about ten minutes on two cores; `--quick` about three). All trainers live
+in one process and take their cycles of 8 steps (one meta step each) in turn, so that whatever else the machine does
+falls on all alike; a ratio is the median over cycles of a part's seconds over those of plain training beside it. Memory
+is that of the process's tensors in the dearest step. `--sweep` shows how the cost of `v_pretraining` hangs on its
+candidates (K) and on the steps between updates of the designer (r).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from foretrain.distributed import Group
+from foretrain.environment import describe
+from foretrain.files import write_json
+from foretrain.plan import make_plan
+from foretrain.recipe import make_recipe
+from foretrain.trainer import Trainer
+
+CYCLE = 8
+BASE: dict[str, Any] = {
+    "name": "overhead",
+    "budget": {"steps": 100_000},
+    "tokenizer": {"kind": "bpe", "vocabulary": 4096},
+    "model": {"kind": "llama", "preset": "6M"},
+    "corpus": {
+        "english": {"path": "builtin:english", "weight": 0.5, "validation": 0.02},
+        "python": {"path": "builtin:python", "weight": 0.5, "limit": 400, "validation": 0.02},
+    },
+    "feedback": {
+        "problems": {
+            "path": "builtin:arithmetic",
+            "options": {"count": 200, "seed": 7},
+            "prompt": "question",
+            "completion": "solution",
+        }
+    },
+    "overlap": "warn",
+    "batch": {"tokens": 8192, "micro": 2048},
+    "precision": "fp32",
+}
+DESIGN: dict[str, Any] = {"feedback": "problems", "burn_in": 0}
+PARTS: dict[str, list[dict[str, Any]]] = {
+    "plain": [],
+    "v_pretraining auto": [{"kind": "v_pretraining", **DESIGN}],
+    "value_weighting": [{"kind": "value_weighting", "feedback": "problems"}],
+    "value_mixture": [{"kind": "value_mixture", "feedback": "problems"}],
+    "self_distillation": [{"kind": "self_distillation"}],
+    "oracle_target": [{"kind": "oracle_target", "feedback": "problems"}],
+    "v_pretraining cosine": [{"kind": "v_pretraining", **DESIGN, "alignment": "cosine"}],
+    "v_pretraining paper": [{"kind": "v_pretraining", **DESIGN, "designer": "paper"}],
+}
+QUICK = ("plain", "v_pretraining auto", "value_weighting", "value_mixture")
+SWEEP = {
+    "plain": [],
+    **{f"K {k}": [{"kind": "v_pretraining", **DESIGN, "candidates": k}] for k in (2, 8, 16, 32, 64)},
+    **{f"r {r}": [{"kind": "v_pretraining", **DESIGN, "every": r}] for r in (1, 2, 4, 8)},
+}
+
+
+def trainer(steering: list[dict[str, Any]], preset: str) -> Trainer:
+    """A trainer of the 6M model with some steering, at its first step."""
+    recipe = make_recipe({**BASE, "steering": steering, "model": {"kind": "llama", "preset": preset}})
+    plan = make_plan(recipe, Group())
+    assert plan.total_steps is not None
+    return Trainer(plan, plan.total_steps, Group())
+
+
+def cycle(made: Trainer) -> float:
+    """Seconds of as many steps as there are from one meta step to the next."""
+    begin = time.perf_counter()
+    for _ in range(CYCLE):
+        made.counted_step()
+    return time.perf_counter() - begin
+
+
+def measure(parts: dict[str, list[dict[str, Any]]], cycles: int, preset: str) -> dict[str, Any]:
+    """Ratios to plain training of every part."""
+    made = {name: trainer(steering, preset) for name, steering in parts.items()}
+    for each in made.values():
+        cycle(each)  # the first steps are counted, and slower
+    seconds: dict[str, list[float]] = {name: [] for name in made}
+    for _ in range(cycles):
+        for name, each in made.items():
+            seconds[name].append(cycle(each))
+    plain = made["plain"]
+    found = {}
+    for name, each in made.items():
+        ratios = sorted(mine / beside for mine, beside in zip(seconds[name], seconds["plain"], strict=True))
+        found[name] = {
+            "time": median(ratios),
+            "quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]],
+            "flops": _flops(each) / _flops(plain),
+            "memory": each.tensor_memory() / plain.tensor_memory(),
+            "seconds_a_step": median(seconds[name]) / CYCLE,
+        }
+        print(f"{name:24}" + "  ".join(f"{key} {found[name][key]:.3f}" for key in ("time", "flops", "memory")))
+    return found
+
+
+def _flops(made: Trainer) -> float:
+    """FLOPs of a cycle."""
+    first = made.step - made.step % CYCLE
+    return float(sum(made.meter.per_kind[made.kind(step)] for step in range(first, first + CYCLE)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the default designer and the value methods only")
+    parser.add_argument("--sweep", action="store_true", help="candidates and steps between updates instead")
+    parser.add_argument("--cycles", type=int, default=5, help="cycles of 8 steps for each")
+    parser.add_argument("--preset", default="6M", help="size of the learner")
+    parser.add_argument("--write", type=Path, help="folder for a dated result file")
+    options = parser.parse_args()
+    parts = SWEEP if options.sweep else {name: PARTS[name] for name in (QUICK if options.quick else PARTS)}
+    found = measure(parts, options.cycles, options.preset)
+    print(json.dumps(found, indent=2))
+    if options.write is not None:
+        options.write.mkdir(parents=True, exist_ok=True)
+        day, kind = time.strftime("%Y-%m-%d", time.gmtime()), "sweep" if options.sweep else "parts"
+        data = {"preset": options.preset, "cycles": options.cycles, "ratios": found, "environment": describe()}
+        write_json(options.write / f"{day}-steering-overhead-{kind}.json", data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What smoothed targets share: the candidates of a token, and a fixed share of its weight spread over them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from foretrain.batch import Batch
+from foretrain.errors import RequestError
+from foretrain.objectives.base import Targets
+from foretrain.section import Count, Number
+from foretrain.steering.base import Steering
+
+if TYPE_CHECKING:
+    from foretrain.context import Context
+    from foretrain.objectives.outputs import Outputs
+
+
+class Smoothing(Steering):
+    """`q = (1 - alpha) onehot + alpha r` over the true token and the learner's most likely others."""
+
+    modality: ClassVar[str] = "text"
+    neutral: ClassVar[dict[str, Any] | None] = {"alpha": 0.0}
+
+    candidates: Count = Field(16, gt=1)
+    """Targets that a token can get, the true one included."""
+    alpha: Number = Field(0.25, ge=0, le=1)
+    """Weight that is spread over the candidates; the rest stays on the true token."""
+
+    def setup(self, context: Context) -> None:
+        """See that the model has that many candidates.
+
+        Raises:
+            RequestError: it has fewer, or predicts no tokens.
+        """
+        vocabulary = getattr(context.learner.model.config, "vocab_size", None)
+        if vocabulary is None:
+            raise RequestError(
+                f"steering '{self.kind}' spreads targets over tokens, but model '{context.recipe.model.kind}' under "
+                f"objective '{context.objective.kind}' predicts none; it is for models of text."
+            )
+        if self.candidates > vocabulary:
+            raise RequestError(
+                f"steering '{self.kind}': {self.candidates} candidates a token are more than the {vocabulary} ids of "
+                "the vocabulary; lower `candidates`."
+            )
+
+    def targets(self, outputs: Outputs, batch: Batch) -> Targets:
+        """The smoothed targets, from detached outputs."""
+        ids, known = outputs.candidates(batch["labels"], self.candidates)
+        probabilities = self.alpha * self.spread(known)
+        probabilities[..., 0] += 1 - self.alpha
+        return Targets(ids, probabilities)
+
+    @abstractmethod
+    def spread(self, log_probabilities: Tensor) -> Tensor:
+        """The distribution `r` over the candidates, from their log-probabilities [rows, length, K]; both float32."""

@@ -1,0 +1,1 @@
+"""Value: how much a learner step on a token, sample or domain would lower the feedback loss."""
