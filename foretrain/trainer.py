@@ -287,9 +287,13 @@ class Trainer:
             seconds: where those take less, steps go on for this long.
         """
         with self._rehearsing():
+            begin_of_stream = self.stream.state_dict()
             for first in self._first_of_each_kind():
+                # The stream too: a part may go by the step that its batch is of.
+                self.stream.advance(first - self.stream.step)
                 self.step = first
                 self.counted_step()
+            self.stream.load_state_dict(begin_of_stream)
             self.step = 0
             for _ in range(warm):
                 self.counted_step()

@@ -43,8 +43,9 @@ class TargetDesign(Steering):
     """Learner steps from one update of the designer to the next."""
     designer: Literal["auto", "paper"] | Size = "auto"
     """`auto`: at most a fifth of the learner; `paper`: 6 layers of 256 features; or a shape of its own."""
-    beliefs: bool | None = None
-    """Whether the designer also reads what the learner makes of the candidates; unset: unless it is the paper's."""
+    beliefs: bool = False
+    """Whether the designer also reads what the learner makes of the candidates (ours): it learns sooner, and may settle
+    for what it reads there where it should learn what the text says."""
     candidates: Count | None = Field(None, gt=1)
     """Targets that a token can get, the true one included; unset: 16, or 64 with the paper's designer."""
     alpha_max: Number = Field(0.5, ge=0, le=1)
@@ -115,7 +116,7 @@ class TargetDesign(Steering):
             window,
             candidates=self.choices,
             largest=self.alpha_max,
-            beliefs=self.designer != "paper" if self.beliefs is None else self.beliefs,
+            beliefs=self.beliefs,
             seed=context.seed,
         ).to(context.device)
         self._designer = made

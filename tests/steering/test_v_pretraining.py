@@ -37,6 +37,7 @@ PART = {
     "rows": 1,
     "items": 8,
     "designer": {"layers": 1, "width": 16, "heads": 1},
+    "beliefs": True,
 }
 
 
@@ -319,3 +320,11 @@ def test_the_state_is_whole() -> None:
         assert torch.equal(one, two), name
         for key, value in part._optimizer.state[one].items():
             assert torch.equal(torch.as_tensor(value), other._optimizer.state[two][key])
+
+
+def test_a_rehearsal_sees_what_each_kind_of_step_costs() -> None:
+    trainer = _trainer(burn_in=3)
+    found = trainer.rehearse(0, 0)
+    assert trainer.step == trainer.stream.step == 0
+    run(trainer, 6)
+    assert found.flops == trainer.meter.per_kind and set(found.flops) == {"plain", "meta", "designed"}
