@@ -1,6 +1,6 @@
 # A fresh machine needs Python (3.10 or newer, with venv) and make; everything else is installed into .venv.
 #
-#   make demo         train a small model and write its report (minutes)
+#   make demo         steer small models by feedback, beside plain ones: a verdict and a report (minutes)
 #   make test         the fast tests
 #   make test-slow    larger runs and fault injection
 #   make lint         formatting, lints, types

@@ -316,15 +316,14 @@ def show_data(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="The run directory.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="The study's directory.")] = Path("studies/demo"),
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a small model on text that ships with Python, in a few minutes on two cores."""
-    from foretrain import api, views
+    """Steer small models by feedback, beside plain ones and a control, in some minutes on two cores."""
+    from foretrain import api, study_views
 
-    done = api.demo(out, quiet=quiet or as_json)
-    _show({"path": str(done.path), "result": done.result()}, as_json, views.result)
+    _show(api.demo(out, quiet=quiet or as_json), as_json, study_views.study)
 
 
 def main() -> None:

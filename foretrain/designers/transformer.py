@@ -90,6 +90,8 @@ class TransformerDesigner(nn.Module):
             num_key_value_heads=size.heads,
             max_position_embeddings=context,
             pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
         )
         config._attn_implementation = "sdpa"
         self.largest = largest
