@@ -30,9 +30,9 @@ from foretrain.schedules.base import Schedule
 from foretrain.section import Count, DataPath, Number, Section, problems, refusal
 from foretrain.steering.base import Steering
 from foretrain.tasks.base import Task
-from foretrain.tasks.templates import check_template
 from foretrain.tokens.tokenizers.base import Tokenizer
 from foretrain.trackers.base import Tracker
+from foretrain.wording import check_template
 
 FORMAT = 1
 """Version of the recipe format."""

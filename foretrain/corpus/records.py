@@ -10,7 +10,7 @@ from foretrain.corpus.decoding import Decoder, Invalid
 from foretrain.corpus.document import Document
 from foretrain.corpus.where import Where
 from foretrain.errors import RequestError, nearest
-from foretrain.tasks.templates import fill, is_template
+from foretrain.wording import fill, is_template
 
 
 @dataclass

@@ -16,8 +16,8 @@ from foretrain.hashing import seed_from
 from foretrain.parts import Facts
 from foretrain.tasks.items import Item, Wording, load
 from foretrain.tasks.likelihood import Pair, encode_pairs
-from foretrain.tasks.templates import wording_of
 from foretrain.vectors import Vector
+from foretrain.wording import wording_of
 
 if TYPE_CHECKING:
     from foretrain.context import Context

@@ -12,7 +12,7 @@ from foretrain.tasks.base import Evaluated, Measured
 from foretrain.tasks.items import Item, LocalTask, Wording, load
 from foretrain.tasks.likelihood import encode_pairs, log_likelihoods
 from foretrain.tasks.statistics import mean, proportion
-from foretrain.tasks.templates import wording_of
+from foretrain.wording import wording_of
 
 
 class CompletionLoss(LocalTask):

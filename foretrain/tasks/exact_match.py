@@ -18,7 +18,7 @@ from foretrain.section import Count
 from foretrain.tasks.base import Evaluated, Measured
 from foretrain.tasks.items import Item, LocalTask, Wording, load
 from foretrain.tasks.statistics import proportion
-from foretrain.tasks.templates import as_text, is_template, look_up, wording_of
+from foretrain.wording import as_text, is_template, look_up, wording_of
 
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
 

@@ -15,7 +15,7 @@ from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 from foretrain.section import Count, DataPath
 from foretrain.tasks.base import Task
-from foretrain.tasks.templates import check_template
+from foretrain.wording import check_template
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from foretrain.tasks.base import Evaluated, Measured, Task
 from foretrain.tasks.items import Item, Wording, load
 from foretrain.tasks.likelihood import batches, pad_right, start
 from foretrain.tasks.statistics import mean, proportion
-from foretrain.tasks.templates import as_text, look_up, wording_of
+from foretrain.wording import as_text, look_up, wording_of
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from foretrain.tasks.base import Evaluated, Measured
 from foretrain.tasks.items import Item, LocalTask, Wording, load
 from foretrain.tasks.likelihood import encode_pairs, log_likelihoods
 from foretrain.tasks.statistics import mean, proportion
-from foretrain.tasks.templates import as_text, fill, look_up, wording_of
+from foretrain.wording import as_text, fill, look_up, wording_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from foretrain.errors import RequestError
-from foretrain.tasks.templates import check_template, fill, wording_of
+from foretrain.wording import check_template, fill, wording_of
 
 FIELDS = {
     "question": "Why?",
