@@ -44,6 +44,14 @@ def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     return dot(a, b) / lengths if lengths > 0 else 0.0
 
 
+def cosine_slope(direction: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> Vector:
+    """How the cosine of a gradient to a direction of unit length changes with the gradient; zero where that is zero."""
+    length = norm(gradient)
+    if length == 0:
+        return scaled(direction, 0.0)
+    return scaled(added(direction, gradient, -cosine(direction, gradient) / length), 1 / length)
+
+
 def scaled(a: Mapping[str, Tensor], factor: float) -> Vector:
     """`factor * a`."""
     return {name: tensor * factor for name, tensor in a.items()}

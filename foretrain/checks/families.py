@@ -48,7 +48,7 @@ def check_part(part: Part, recipe: Mapping[str, Any] | None = None) -> None:
     check_data(part)
     for base, check in FAMILIES.items():
         if isinstance(part, base):
-            check(part, {**OF_MODALITY.get(getattr(part, "modality", "text"), {}), **(recipe or {})})
+            check(part, {**OF_MODALITY.get(part.modality, {}), **(recipe or {})})
 
 
 FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {

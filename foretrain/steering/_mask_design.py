@@ -20,7 +20,7 @@ from foretrain.section import Count, Number
 from foretrain.steering._masked_views import MaskedViews
 from foretrain.steering._masking import keep_penalty, total_variation
 from foretrain.value.measuring import Direction, feedback_direction
-from foretrain.vectors import Vector, added, cosine, dot, norm, scaled
+from foretrain.vectors import Vector, cosine, cosine_slope, dot, norm
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -146,7 +146,7 @@ class MaskDesign(MaskedViews):
             local = learner.derivative(loss, self._names)
             whole = {name: part.detach().clone() for name, part in local.items()}
             group.sum_tensors(whole.values())
-            slope = direction if self.alignment == "dot" else _cosine_slope(direction, whole)
+            slope = direction if self.alignment == "dot" else cosine_slope(direction, whole)
             penalty = self.sparsity * keep_penalty(masks, self.keep) + self.tv * total_variation(masks)
             meta = penalty / group.world - inner(slope, local)
             gradients = [part.contiguous() for part in torch.autograd.grad(meta, designed)]
@@ -199,11 +199,3 @@ class MaskDesign(MaskedViews):
 def inner(direction: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> Tensor:
     """The inner product of a direction and a gradient, differentiable by what the gradient depends on."""
     return torch.stack([(direction[name] * part).sum() for name, part in gradient.items()]).sum()
-
-
-def _cosine_slope(direction: Vector, gradient: Vector) -> Vector:
-    """How the cosine of a gradient to a direction of unit length changes with the gradient."""
-    length = norm(gradient)
-    if length == 0:
-        return scaled(direction, 0.0)
-    return scaled(added(direction, gradient, -cosine(direction, gradient) / length), 1 / length)

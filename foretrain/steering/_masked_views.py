@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from foretrain.batch import Batch
-from foretrain.budget import interval
+from foretrain.budget import lead
 from foretrain.errors import RequestError
 from foretrain.section import Number
 from foretrain.steering._masking import blurred, masked, total_variation
@@ -48,7 +48,7 @@ class MaskedViews(Steering):
     def setup(self, context: Context) -> None:
         """Find the step at which masks begin."""
         self._context = context
-        self._start = interval(self.burn_in, context.total_steps) if self.burn_in > 0 else 0
+        self._start = lead(self.burn_in, context.total_steps)
 
     def step_kind(self, step: int) -> str:
         """`plain` until masks begin, then `masked`."""

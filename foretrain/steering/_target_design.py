@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from foretrain.batch import Batch
-from foretrain.budget import interval
+from foretrain.budget import lead
 from foretrain.designers.transformer import PAPER, Size, TransformerDesigner, mixed_target, scaled_size
 from foretrain.errors import RequestError, unknown_name
 from foretrain.models.roles import select
@@ -21,7 +21,7 @@ from foretrain.steering.base import Gradient, GradientOf, Steering
 from foretrain.value.measuring import Direction, feedback_direction
 from foretrain.value.picture import value_picture
 from foretrain.value.primitive import token_values
-from foretrain.vectors import Vector, cosine, dot, norm
+from foretrain.vectors import Vector, cosine, cosine_slope, norm
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -74,6 +74,7 @@ class TargetDesign(Steering):
     _designer: Any = PrivateAttr(None)
     _optimizer: Any = PrivateAttr(None)
     _direction: Vector | None = PrivateAttr(None)
+    _start: int = PrivateAttr(0)
     _fallbacks: int = PrivateAttr(0)
 
     # Setting up ----------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ class TargetDesign(Steering):
         self._designer = made
         rate = self.designer_lr or (1e-4 if self.designer == "paper" else 1e-3)
         self._optimizer = torch.optim.AdamW(made.parameters(), lr=rate, weight_decay=0.0)
-        self._fallbacks = 0
+        self._start, self._fallbacks = lead(self.burn_in, context.total_steps), 0
 
     def _size(self, context: Context, vocabulary: int) -> Size:
         if isinstance(self.designer, Size):
@@ -133,15 +134,12 @@ class TargetDesign(Steering):
         return scaled_size(learner, vocabulary)
 
     def step_kind(self, step: int) -> str:
-        if step < self._begin():
+        if step < self._start:
             return "plain"
         return "meta" if self._meta(step) else "designed"
 
-    def _begin(self) -> int:
-        return interval(self.burn_in, self._context.total_steps) if self.burn_in > 0 else 0
-
     def _meta(self, step: int) -> bool:
-        return step >= self._begin() and (step - self._begin()) % self.every == 0
+        return step >= self._start and (step - self._start) % self.every == 0
 
     # The meta step -------------------------------------------------------------------------------------------------
 
@@ -211,11 +209,7 @@ class TargetDesign(Steering):
             return context.objective.losses(outputs, piece, self.targets(outputs, piece)).sum() / total
 
         own, _ = context.learner.gradient_of(loss, list(batch.micro(context.micro)), self._names)
-        length = norm(own)
-        if length == 0:
-            return toward
-        aligned = dot(own, toward) / length
-        return {name: (toward[name] - aligned * own[name] / length) / length for name in toward}
+        return cosine_slope(toward, own)
 
     def _update(self) -> None:
         """Move the designer by its gradient over all ranks, unless that is not finite."""
@@ -237,7 +231,7 @@ class TargetDesign(Steering):
 
     @torch.no_grad()
     def targets(self, outputs: Outputs, batch: Batch) -> Targets | None:
-        if batch.step < self._begin():
+        if batch.step < self._start:
             return None
         ids, known = outputs.candidates(batch["labels"], self.choices)
         q = self._designed(batch, ids, known)
@@ -290,23 +284,17 @@ class TargetDesign(Steering):
     # State ---------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The designer, its optimizer and how often it fell back."""
-        named = dict(self._designer.named_parameters())
-        state = self._optimizer.state
+        """Where the designer begins, the designer and its optimizer, and how often it fell back."""
         return {
-            "designer": {name: parameter.detach() for name, parameter in named.items()},
-            "optimizer": {name: dict(state[parameter]) for name, parameter in named.items() if parameter in state},
+            "start": self._start,
+            "designer": self._designer.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
             "fallbacks": self._fallbacks,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        with torch.no_grad():
-            for name, parameter in self._designer.named_parameters():
-                parameter.copy_(state["designer"][name])
-                self._optimizer.state.pop(parameter, None)
-                if name in state["optimizer"]:
-                    self._optimizer.state[parameter] = {
-                        key: torch.as_tensor(value).clone() for key, value in state["optimizer"][name].items()
-                    }
-        self._fallbacks = state["fallbacks"]
+        self._designer.load_state_dict(state["designer"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        # A budget in minutes may have moved the end since; what was planned at the start holds.
+        self._start, self._fallbacks = state["start"], state["fallbacks"]

@@ -8,7 +8,6 @@ from foretrain.hashing import seed_from
 from foretrain.parts import Facts
 from foretrain.steering._target_design import TargetDesign
 from foretrain.value.measuring import Direction
-from foretrain.vectors import random_like, unit
 
 
 class RandomFeedback(TargetDesign):
@@ -31,6 +30,4 @@ class RandomFeedback(TargetDesign):
 
     def direction(self, name: str, step: int) -> Direction:
         """A random direction, tensor by tensor as long as the feedback gradient."""
-        found = super().direction(name, step)
-        drawn = random_like(found.vector, seed_from(self._context.seed, "random feedback", name, step))
-        return Direction(unit(drawn), found.loss, found.norm)
+        return super().direction(name, step).random(seed_from(self._context.seed, "random feedback", name, step))

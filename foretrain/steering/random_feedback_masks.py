@@ -8,7 +8,6 @@ from foretrain.hashing import seed_from
 from foretrain.parts import Facts
 from foretrain.steering._mask_design import MaskDesign
 from foretrain.value.measuring import Direction
-from foretrain.vectors import random_like, unit
 
 
 class RandomFeedbackMasks(MaskDesign):
@@ -30,6 +29,4 @@ class RandomFeedbackMasks(MaskDesign):
 
     def direction(self, step: int) -> Direction:
         """A random direction, tensor by tensor as long as the feedback gradient."""
-        found = super().direction(step)
-        drawn = random_like(found.vector, seed_from(self._context.seed, self.kind, step))
-        return Direction(unit(drawn), found.loss, found.norm)
+        return super().direction(step).random(seed_from(self._context.seed, self.kind, step))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from foretrain.vectors import Vector, norm, unit
+from foretrain.vectors import Vector, norm, random_like, unit
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -35,6 +35,10 @@ class Direction:
     vector: Vector
     loss: float
     norm: float
+
+    def random(self, seed: int) -> Direction:
+        """A random direction in its place, tensor by tensor in the same proportions; pure in the seed."""
+        return replace(self, vector=unit(random_like(self.vector, seed)))
 
 
 def feedback_direction(
