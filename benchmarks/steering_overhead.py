@@ -42,7 +42,7 @@ BASE: dict[str, Any] = {
         }
     },
     "overlap": "warn",
-    "batch": {"tokens": 8192, "micro": 2048},
+    "batch": {"tokens": 4096, "micro": 2048},
     "precision": "fp32",
 }
 DESIGN: dict[str, Any] = {"feedback": "problems", "burn_in": 0}
@@ -100,7 +100,8 @@ def measure(parts: dict[str, list[dict[str, Any]]], cycles: int, preset: str) ->
             "memory": each.tensor_memory() / plain.tensor_memory(),
             "seconds_a_step": median(seconds[name]) / CYCLE,
         }
-        print(f"{name:24}" + "  ".join(f"{key} {found[name][key]:.3f}" for key in ("time", "flops", "memory")))
+        told = "  ".join(f"{key} {found[name][key]:.3f}" for key in ("time", "flops", "memory"))
+        print(f"{name:24}{told}", flush=True)
     return found
 
 

@@ -27,7 +27,8 @@ from foretrain.models.roles import select
 from foretrain.plan import make_plan
 from foretrain.recipe import make_recipe
 from foretrain.trainer import Trainer
-from foretrain.value.primitive import Sides, measuring, step_size, token_values
+from foretrain.value.passes import measuring
+from foretrain.value.primitive import Sides, step_size, token_values
 from foretrain.value.reference import token_gradients
 
 SUBSETS = ("last:1", "last:2", "last:2+re:^model.norm", "all")
@@ -79,12 +80,12 @@ def cost(made: Trainer, subset: str, rounds: int) -> dict[str, float]:
     batch = made.objective.prepare(made.stream.batch())
 
     def forward() -> None:
-        with torch.no_grad(), measuring(made.learner):
+        with measuring(made.learner):
             for piece in batch.micro(made.context.micro):
                 made.objective.losses(made.objective.forward(made.learner.model, piece), piece)
 
     def chosen() -> None:
-        with torch.no_grad(), measuring(made.learner):
+        with measuring(made.learner):
             for piece in batch.micro(made.context.micro):
                 made.objective.forward(made.learner.model, piece).candidates(piece["labels"], 16)
 

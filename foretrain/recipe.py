@@ -10,13 +10,12 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
     model_validator,
 )
 
-from foretrain.corpus.where import Wanted
+from foretrain.corpus.where import Wanted, without_unused
 from foretrain.errors import RequestError
 from foretrain.feedback.base import Feedback
 from foretrain.models.base import Model
@@ -92,13 +91,7 @@ class Domain(Section):
             raise ValueError("validation and steer are shares from 0 to below 1, and leave something to train on")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """No `where` where there is none: hashes of recipes from before there were filters stay what they were."""
-        plain: dict[str, Any] = handler(self)
-        if not plain.get("where"):
-            plain.pop("where", None)
-        return plain
+    _without_unused = model_serializer(mode="wrap")(without_unused)
 
 
 def _path_alone(value: Any) -> Any:

@@ -39,6 +39,7 @@ from foretrain.tokens.tokenizer import TextTokenizer
 from foretrain.tokens.tokenizers.base import Tokenizer
 from foretrain.trackers.base import Tracker
 from tests.tasks.subjects import byte_tokenizer, model, write_items
+from tests.tiny import PROBLEMS
 
 ITEMS = [
     {"text": f"item {i}", "question": f"what is {i}?", "choices": ["one", "two"], "answer": i % 2, "label": "ab"[i % 2]}
@@ -72,14 +73,7 @@ def _lm_eval(folder: Path) -> dict[str, Any]:
     return {"task": "sweep", "include": str(folder)}
 
 
-FEEDBACK = {
-    "problems": {
-        "path": "builtin:arithmetic",
-        "options": {"count": 30, "seed": 7},
-        "prompt": "question",
-        "completion": "solution",
-    }
-}
+FEEDBACK = {"problems": {**PROBLEMS, "options": {"count": 30, "seed": 7}}}
 
 VALUED = {"every": 2, "parameters": "last:1", "items": 4}
 

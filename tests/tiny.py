@@ -10,6 +10,14 @@ from foretrain.recipe import Recipe, make_recipe
 from foretrain.trainer import Trainer
 
 CONTEXT = 32
+PROBLEMS: dict[str, Any] = {
+    "path": "builtin:arithmetic",
+    "options": {"count": 20, "seed": 5},
+    "prompt": "question",
+    "completion": "solution",
+}
+"""A feedback set of other problems than the tiny corpus has."""
+FEEDBACK = {"sums": PROBLEMS}
 
 
 def tiny_data(**changes: Any) -> dict[str, Any]:

@@ -6,12 +6,21 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler
 
 Value = bool | int | str
 """What a field may be asked to hold; a file's own value is compared as text, since CSV knows nothing else."""
 Wanted = Value | Annotated[list[Value], Field(min_length=1)]
 """One value, or several of which any will do."""
+
+
+def without_unused(self: Any, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    """For a section's serializer: no `where` where there is none, so that hashes from before filters stay the same."""
+    plain: dict[str, Any] = handler(self)
+    if not plain.get("where"):
+        plain.pop("where", None)
+    return plain
+
 
 _SHOWN = 8
 _COUNTED = 1_000

@@ -21,6 +21,9 @@ LEAST = -10.0
 SHARE = 5
 """A designer that is scaled to its learner has at most one such part of the learner's parameters."""
 
+_GATHERED = 1 << 24
+"""Numbers of candidate embeddings held at once where no gradient is needed (64 MiB)."""
+
 
 class Size(Section):
     """Shape of a designer."""
@@ -147,6 +150,16 @@ class TransformerDesigner(nn.Module):
         scores = scores * hidden.shape[-1] ** -0.5
         r = (scores + self.prior * known).softmax(-1)
         return r, self.largest * self.gate(hidden)[..., 0].sigmoid()
+
+    @torch.no_grad()
+    def targets(
+        self, inputs: Tensor, labels: Tensor, ids: Tensor, known: Tensor, documents: Tensor | None = None
+    ) -> Tensor:
+        """The mixed targets, float32 [rows, length, K], of as many rows at once as memory allows; see `forward`."""
+        rows = max(1, _GATHERED // (ids[0].numel() * self.embedding.embedding_dim))
+        apart = (inputs, labels, ids, known, *(() if documents is None else (documents,)))
+        pieces = zip(*(tensor.split(rows) for tensor in apart), strict=True)
+        return torch.cat([mixed_target(*self(*piece)) for piece in pieces])
 
 
 def mixed_target(r: Tensor, alpha: Tensor) -> Tensor:

@@ -13,10 +13,9 @@ from foretrain.batch import Batch
 from foretrain.models.roles import select
 from foretrain.section import Count
 from foretrain.steering.base import Steering
-from foretrain.value.labels import label_values
 from foretrain.value.measuring import feedback_direction
 from foretrain.value.picture import value_picture
-from foretrain.value.primitive import token_values
+from foretrain.value.primitive import label_values, token_values
 
 if TYPE_CHECKING:
     from foretrain.context import Context

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from foretrain.batch import Batch
-from foretrain.errors import RequestError
 from foretrain.objectives.base import Targets
 from foretrain.section import Count, Number
+from foretrain.steering._candidates import check_candidates
 from foretrain.steering.base import Steering
 
 if TYPE_CHECKING:
@@ -36,17 +36,7 @@ class Smoothing(Steering):
         Raises:
             RequestError: it has fewer, or predicts no tokens.
         """
-        vocabulary = getattr(context.learner.model.config, "vocab_size", None)
-        if vocabulary is None:
-            raise RequestError(
-                f"steering '{self.kind}' spreads targets over tokens, but model '{context.recipe.model.kind}' under "
-                f"objective '{context.objective.kind}' predicts none; it is for models of text."
-            )
-        if self.candidates > vocabulary:
-            raise RequestError(
-                f"steering '{self.kind}': {self.candidates} candidates a token are more than the {vocabulary} ids of "
-                "the vocabulary; lower `candidates`."
-            )
+        check_candidates(self.kind, self.candidates, context)
 
     def targets(self, outputs: Outputs, batch: Batch) -> Targets:
         """The smoothed targets, from detached outputs."""

@@ -17,6 +17,7 @@ from foretrain.errors import RequestError, unknown_name
 from foretrain.models.roles import select
 from foretrain.objectives.base import Targets
 from foretrain.section import Count, Number
+from foretrain.steering._candidates import check_candidates
 from foretrain.steering.base import Gradient, GradientOf, Steering
 from foretrain.value.measuring import Direction, feedback_direction
 from foretrain.value.picture import value_picture
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from foretrain.objectives.outputs import Outputs
     from foretrain.pictures import Picture
 
-_GATHERED = 1 << 24
-"""Numbers of candidate embeddings held at once where no gradient is needed (64 MiB)."""
+_NEVER = 1 << 62
+"""A step that no run gets to."""
 
 
 class TargetDesign(Steering):
@@ -63,6 +64,9 @@ class TargetDesign(Steering):
     """Feedback items of a meta step, over all ranks."""
     burn_in: Number = Field(0.05, ge=0)
     """Steps at the start without a designer: a share of the run below 1, a number of steps from 1 on."""
+    until: Number | None = Field(None, gt=0)
+    """From here on true tokens are the targets again (ours): a share of the run below 1, a step from 1 on. Soft targets
+    cost the learner calibration, which a plain end gives back."""
     penalty: Number = Field(0.0, ge=0)
     """Price of moving weight away from the true token, in units of value."""
     precondition: bool = False
@@ -75,6 +79,7 @@ class TargetDesign(Steering):
     _optimizer: Any = PrivateAttr(None)
     _direction: Vector | None = PrivateAttr(None)
     _start: int = PrivateAttr(0)
+    _end: int = PrivateAttr(0)
     _fallbacks: int = PrivateAttr(0)
 
     # Setting up ----------------------------------------------------------------------------------------------------
@@ -95,12 +100,8 @@ class TargetDesign(Steering):
         Raises:
             RequestError: no such feedback, domain or parameters; more candidates than the vocabulary has.
         """
+        check_candidates(self.kind, self.choices, context)
         vocabulary = context.tokenizer.vocabulary
-        if self.choices > vocabulary:
-            raise RequestError(
-                f"steering '{self.kind}': {self.choices} candidates a token are more than the {vocabulary} ids of the "
-                "vocabulary; lower `candidates`."
-            )
         for domain in self.sets():
             if domain is not None and domain not in context.recipe.corpus:
                 raise RequestError(
@@ -123,7 +124,9 @@ class TargetDesign(Steering):
         self._designer = made
         rate = self.designer_lr or (1e-4 if self.designer == "paper" else 1e-3)
         self._optimizer = torch.optim.AdamW(made.parameters(), lr=rate, weight_decay=0.0)
-        self._start, self._fallbacks = lead(self.burn_in, context.total_steps), 0
+        total = context.total_steps
+        self._start, self._fallbacks = lead(self.burn_in, total), 0
+        self._end = _NEVER if self.until is None else lead(self.until, total)
 
     def _size(self, context: Context, vocabulary: int) -> Size:
         if isinstance(self.designer, Size):
@@ -134,12 +137,15 @@ class TargetDesign(Steering):
         return scaled_size(learner, vocabulary)
 
     def step_kind(self, step: int) -> str:
-        if step < self._start:
+        if not self._designs(step):
             return "plain"
         return "meta" if self._meta(step) else "designed"
 
+    def _designs(self, step: int) -> bool:
+        return self._start <= step < self._end
+
     def _meta(self, step: int) -> bool:
-        return step >= self._start and (step - self._start) % self.every == 0
+        return self._designs(step) and (step - self._start) % self.every == 0
 
     # The meta step -------------------------------------------------------------------------------------------------
 
@@ -231,7 +237,7 @@ class TargetDesign(Steering):
 
     @torch.no_grad()
     def targets(self, outputs: Outputs, batch: Batch) -> Targets | None:
-        if batch.step < self._start:
+        if not self._designs(batch.step):
             return None
         ids, known = outputs.candidates(batch["labels"], self.choices)
         q = self._designed(batch, ids, known)
@@ -244,20 +250,8 @@ class TargetDesign(Steering):
         return Targets(ids, q)
 
     def _designed(self, batch: Batch, ids: Tensor, known: Tensor) -> Tensor:
-        wide = ids[0].numel() * self._designer.embedding.embedding_dim
-        pieces = torch.arange(batch.rows, device=ids.device).split(max(1, _GATHERED // wide))
-        documents = batch.get("documents")
-        made = [
-            self._designer(
-                batch["inputs"][i],
-                batch["labels"][i],
-                ids[i],
-                known[i],
-                None if documents is None else documents[i],
-            )
-            for i in pieces
-        ]
-        return torch.cat([mixed_target(r, alpha) for r, alpha in made])
+        found: Tensor = self._designer.targets(batch["inputs"], batch["labels"], ids, known, batch.get("documents"))
+        return found
 
     def gradient(
         self, of: GradientOf, group: slice | Tensor | None = None, at: Mapping[str, Tensor] | None = None
@@ -284,9 +278,10 @@ class TargetDesign(Steering):
     # State ---------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the designer begins, the designer and its optimizer, and how often it fell back."""
+        """Where the designer begins and ends, the designer and its optimizer, and how often it fell back."""
         return {
             "start": self._start,
+            "end": self._end,
             "designer": self._designer.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "fallbacks": self._fallbacks,
@@ -296,5 +291,5 @@ class TargetDesign(Steering):
         """Restore what `state_dict` gave."""
         self._designer.load_state_dict(state["designer"])
         self._optimizer.load_state_dict(state["optimizer"])
-        # A budget in minutes may have moved the end since; what was planned at the start holds.
-        self._start, self._fallbacks = state["start"], state["fallbacks"]
+        # A budget in minutes may have moved the run's end since; what was planned at the start holds.
+        self._start, self._end, self._fallbacks = state["start"], state["end"], state["fallbacks"]

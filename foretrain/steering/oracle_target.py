@@ -9,11 +9,11 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from foretrain.batch import Batch
-from foretrain.errors import RequestError
 from foretrain.models.roles import select
 from foretrain.objectives.base import Targets
 from foretrain.parts import Facts
 from foretrain.section import Count, Number
+from foretrain.steering._candidates import check_candidates
 from foretrain.steering.base import Steering
 from foretrain.value.measuring import feedback_direction
 from foretrain.value.primitive import token_values
@@ -64,11 +64,7 @@ class OracleTarget(Steering):
         Raises:
             RequestError: no such feedback or parameters; more candidates than the vocabulary has.
         """
-        if self.candidates > context.tokenizer.vocabulary:
-            raise RequestError(
-                f"steering 'oracle_target': {self.candidates} candidates a token are more than the "
-                f"{context.tokenizer.vocabulary} ids of the vocabulary; lower `candidates`."
-            )
+        check_candidates(self.kind, self.candidates, context)
         context.feedback(self.feedback)
         self._context, self._names = context, select(context.roles, self.parameters)
 

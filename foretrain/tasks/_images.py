@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from foretrain.errors import RequestError
-from foretrain.hashing import hash_data
 from foretrain.images.inputs import read_images
 from foretrain.images.item import ImageItem
-from foretrain.section import Count, DataPath, Number
+from foretrain.section import Count, DataPath
+from foretrain.tasks._probing import Judging, divided
 from foretrain.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -32,17 +32,10 @@ class ImageTask(Task):
     """A .npz file, a folder of images, or `builtin:NAME`, with the labels that the task needs."""
     options: dict[str, Any] = {}
     """Settings of a `builtin:` set."""
-    test: Number | DataPath = 0.25
+    test: Judging = 0.25
     """The images that judge: a share (by content hash, so that equal images stay together), or a path of their own."""
     limit: Count | None = Field(None, gt=1)
     """Use at most this many images (of each path), chosen by their content."""
-
-    @field_validator("test")
-    @classmethod
-    def _share(cls, value: float | str) -> float | str:
-        if not isinstance(value, str) and not 0 < value < 1:
-            raise ValueError("should be a share above 0 and below 1, or a path")
-        return value
 
     def check(self) -> None:
         """Read all images and their labels."""
@@ -68,10 +61,7 @@ class ImageTask(Task):
                     "it didn't learn from."
                 )
         else:
-            train, test = [], []
-            for item in found:
-                judges = int(hash_data(["test", item.key], 8), 16) < self.test * 2**64
-                (test if judges else train).append(item)
+            train, test = divided(((["test", item.key], item) for item in found), self.test)
         if not train or not test:
             raise RequestError(f"{self.path}: {len(train)} images to learn from and {len(test)} to judge are too few.")
         if train[0].pixels.shape != test[0].pixels.shape:

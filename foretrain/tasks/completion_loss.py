@@ -20,12 +20,17 @@ class CompletionLoss(LocalTask):
 
     Metrics: `loss` (nats per token of the completions), `bits_per_byte` (the same in bits per UTF-8 byte, which models
     with other tokenizers can be compared on), `accuracy` (share of items all of whose completion's tokens are the most
-    likely ones, as greedy decoding would give them).
+    likely ones, as greedy decoding would give them), `token_accuracy` (share of the tokens).
     """
 
     kind: Literal["completion_loss"] = "completion_loss"
     facts: ClassVar[Facts] = Facts(answers="how well are the right completions predicted?")
-    measures: ClassVar[Mapping[str, bool] | None] = {"loss": False, "bits_per_byte": False, "accuracy": True}
+    measures: ClassVar[Mapping[str, bool] | None] = {
+        "loss": False,
+        "bits_per_byte": False,
+        "accuracy": True,
+        "token_accuracy": True,
+    }
 
     prompt: Wording | None = None
     """Field with what is given, or a template such as `Question: {question}`; unset for whole documents."""
@@ -43,7 +48,7 @@ class CompletionLoss(LocalTask):
 
     def items(self) -> list[Item]:
         """Every item, in order."""
-        return load(self.path, self.make, self.limit, options=self.options)
+        return load(self.path, self.make, self.limit, options=self.options, where=self.where)
 
     def evaluate(self, subject: Evaluated, seed: int) -> dict[str, Measured]:
         """See the class."""
@@ -59,4 +64,7 @@ class CompletionLoss(LocalTask):
             "loss": mean(nats, [one.tokens for one in found], higher_is_better=False, truncated=cut),
             "bits_per_byte": mean([n / math.log(2) for n in nats], sizes, higher_is_better=False, truncated=cut),
             "accuracy": proportion([one.greedy for one in found], truncated=cut),
+            "token_accuracy": mean(
+                [one.hits for one in found], [one.tokens for one in found], higher_is_better=True, truncated=cut
+            ),
         }

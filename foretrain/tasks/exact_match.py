@@ -87,7 +87,7 @@ class ExactMatch(LocalTask):
 
     def items(self) -> list[Problem]:
         """Every item, in order."""
-        return load(self.path, self.make, self.limit, options=self.options)
+        return load(self.path, self.make, self.limit, options=self.options, where=self.where)
 
     def evaluate(self, subject: Evaluated, seed: int) -> dict[str, Measured]:
         """See the class."""

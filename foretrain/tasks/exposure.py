@@ -59,7 +59,7 @@ class Exposure(LocalTask):
 
     def items(self) -> list[Item]:
         """Every item, in order."""
-        return load(self.path, self.make, self.limit, options=self.options)
+        return load(self.path, self.make, self.limit, options=self.options, where=self.where)
 
     def evaluate(self, subject: Evaluated, seed: int) -> dict[str, Measured]:
         """See the class."""

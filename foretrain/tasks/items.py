@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from foretrain.corpus.items import read_items
-from foretrain.corpus.where import Value
+from foretrain.corpus.where import Value, Wanted, without_unused
 from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 from foretrain.section import Count, DataPath
@@ -66,6 +66,8 @@ class LocalTask(Task):
     """A .jsonl, .csv or .parquet file of items (.gz and .zst too), a folder of them, or `builtin:NAME`."""
     options: dict[str, Any] = {}
     """Settings of a `builtin:` corpus, or of a `hub:` data set."""
+    where: dict[str, Wanted] = {}
+    """Keep items whose fields have these values (any of them, for a list)."""
     limit: Count | None = Field(None, gt=1)
     """Use at most this many items, chosen by their content."""
     separator: str = " "
@@ -78,6 +80,8 @@ class LocalTask(Task):
     """Another number gives other worked examples, in another order."""
     between: str = "\n\n"
     """Stands after each worked example."""
+
+    _without_unused = model_serializer(mode="wrap")(without_unused)
 
     @model_validator(mode="after")
     def _has_examples(self) -> LocalTask:

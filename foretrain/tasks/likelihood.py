@@ -36,14 +36,19 @@ class Likelihood:
     Attributes:
         log: log-likelihood of the whole completion, in nats.
         tokens: its tokens, all of which are counted in `log`.
-        greedy: whether each of them is the most likely one.
+        hits: how many of them are the most likely ones.
         truncated: whether something before a token didn't fit the context.
     """
 
     log: float
     tokens: int
-    greedy: bool
+    hits: int
     truncated: bool
+
+    @property
+    def greedy(self) -> bool:
+        """Whether each token is the most likely one, as greedy decoding would give it."""
+        return self.hits == self.tokens
 
 
 def start(tokenizer: TextTokenizer) -> int:
@@ -104,17 +109,17 @@ def log_likelihoods(subject: Evaluated, pairs: Sequence[Pair]) -> list[Likelihoo
         )
     windows = [(number, *window) for number, pair in enumerate(pairs) for window in _windows(pair, subject.context)]
     logs = [0.0] * len(pairs)
-    greedy = [True] * len(pairs)
+    hits = [0] * len(pairs)
     sizes = [(len(ids) - 1, wanted) for _, ids, wanted in windows]
     for chosen in batches(sizes, subject.batch_tokens, max(1, LOGITS // subject.tokenizer.vocabulary)):
         batch = [windows[i] for i in chosen]
         found = _score(subject, [ids for _, ids, _ in batch], [wanted for _, _, wanted in batch])
-        for (number, _, _), (log, hit) in zip(batch, found, strict=True):
+        for (number, _, _), (log, right) in zip(batch, found, strict=True):
             logs[number] += log
-            greedy[number] &= hit
+            hits[number] += right
     return [
         Likelihood(log, len(pair.completion), hit, len(pair.prompt) + len(pair.completion) > subject.context + 1)
-        for log, hit, pair in zip(logs, greedy, pairs, strict=True)
+        for log, hit, pair in zip(logs, hits, pairs, strict=True)
     ]
 
 
@@ -152,8 +157,8 @@ def batches(sizes: Sequence[tuple[int, int]], tokens: int, places: int = LOGITS)
         yield batch
 
 
-def _score(subject: Evaluated, rows: Sequence[list[int]], wanted: Sequence[int]) -> list[tuple[float, bool]]:
-    """Log-likelihood of the last `wanted` ids of each row, and whether all of them are the most likely ones."""
+def _score(subject: Evaluated, rows: Sequence[list[int]], wanted: Sequence[int]) -> list[tuple[float, int]]:
+    """Log-likelihood of the last `wanted` ids of each row, and how many of them are the most likely ones."""
     ids, mask = pad_right([row[:-1] for row in rows])
     lengths = mask.sum(1, keepdim=True)
     places = mask & (torch.arange(mask.shape[1]) >= lengths - torch.tensor(wanted)[:, None])
@@ -167,7 +172,7 @@ def _score(subject: Evaluated, rows: Sequence[list[int]], wanted: Sequence[int])
         logs.append(piece.gather(1, label[:, None])[:, 0] - piece.logsumexp(1))
         hits.append(piece.argmax(1) == label)
     sums = [
-        (float(log.double().sum()), bool(hit.all()))
+        (float(log.double().sum()), int(hit.sum()))
         for log, hit in zip(torch.cat(logs).split(list(wanted)), torch.cat(hits).split(list(wanted)), strict=True)
     ]
     return sums

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from foretrain.errors import RequestError
-from foretrain.hashing import hash_data
 from foretrain.parts import Facts
 from foretrain.section import Count, DataPath, Number
+from foretrain.tasks._probing import Judging, divided
 from foretrain.tasks.base import Evaluated, Measured, Task
 from foretrain.tasks.items import Item, Wording, load
 from foretrain.tasks.likelihood import batches, pad_right, start
@@ -54,7 +54,7 @@ class LinearProbe(Task):
     """Field with the text, or a template such as `{title}. {body}`."""
     label: str = "label"
     """Field with the label: text or a number."""
-    test: Number | DataPath = 0.25
+    test: Judging = 0.25
     """The items that judge: a share (by content hash, so that equal texts stay together), or a path of their own."""
     limit: Count | None = Field(None, gt=1)
     """Use at most this many items (of each path), chosen by their content."""
@@ -62,13 +62,6 @@ class LinearProbe(Task):
     """Features are averaged over the text's tokens, or taken at the last."""
     l2: Number = Field(1.0, gt=0)
     """Strength of the penalty `l2 / 2 * |weights|^2`, against the sum of the training items' losses."""
-
-    @field_validator("test")
-    @classmethod
-    def _share(cls, value: float | str) -> float | str:
-        if not isinstance(value, str) and not 0 < value < 1:
-            raise ValueError("should be a share above 0 and below 1, or a path")
-        return value
 
     def make(self, fields: Mapping[str, Any], place: str) -> Labelled:
         """The item of one record."""
@@ -91,10 +84,7 @@ class LinearProbe(Task):
                     "should be judged on texts that it didn't learn from."
                 )
         else:
-            train, test = [], []
-            for item in found:
-                judges = int(hash_data(item.given, 8), 16) < self.test * 2**64
-                (test if judges else train).append(item)
+            train, test = divided(((item.given, item) for item in found), self.test)
         if not train or not test:
             raise RequestError(f"{self.path}: {len(train)} items to learn from and {len(test)} to judge are too few.")
         labels = {item.right for item in train}

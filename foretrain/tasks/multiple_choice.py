@@ -71,7 +71,7 @@ class MultipleChoice(LocalTask):
 
     def items(self) -> list[Question]:
         """Every item, in order."""
-        return load(self.path, self.make, self.limit, options=self.options)
+        return load(self.path, self.make, self.limit, options=self.options, where=self.where)
 
     def evaluate(self, subject: Evaluated, seed: int) -> dict[str, Measured]:
         """See the class."""

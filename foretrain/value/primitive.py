@@ -16,8 +16,6 @@ needs no second derivative.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -25,10 +23,9 @@ import torch
 from torch import Tensor
 
 from foretrain.batch import Batch
-from foretrain.learner import Learner, transformer_blocks
-from foretrain.models.suffix import Suffix
 from foretrain.objectives.outputs import Outputs
-from foretrain.vectors import Vector, added, norm
+from foretrain.value.passes import Passes, computing_type, measuring
+from foretrain.vectors import Vector, norm
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -89,61 +86,47 @@ def token_values(
     Costs a forward pass of the batch (which chooses the candidates) and one or two of the blocks from the first one
     that `direction` lies in.
     """
-    learner, objective = context.learner, context.objective
-    weights = {name: learner.masters[name].detach() for name in direction}
-    pieces = list(batch.micro(context.micro))
-    suffix = Suffix(transformer_blocks(learner.model), first_block(context, list(direction)))
-    with torch.no_grad(), measuring(learner):
+    passes = Passes(context, batch, direction)
+    with measuring(context.learner):
         if step is None:
-            step = step_size(weights, direction, computing_type(learner), sides)
-        with suffix.recording():
-            chosen = [_forward(context, piece).candidates(piece["labels"], candidates) for piece in pieces]
+            step = step_size(passes.weights, direction, computing_type(context.learner), sides)
+        chosen = passes.at(0.0, lambda _, piece, outputs: outputs.candidates(piece["labels"], candidates))
 
-        def at(moved: float) -> list[Tensor]:
-            found = []
-            with learner.at(added(weights, direction, moved)):
-                for number, (piece, (ids, _)) in enumerate(zip(pieces, chosen, strict=True)):
-                    with suffix.resuming(number):
-                        found.append(objective.forward(learner.model, piece).log_probabilities(ids))
-            return found
+        def known(number: int, piece: Batch, outputs: Outputs) -> Tensor:
+            return outputs.log_probabilities(chosen[number][0])
 
-        here = [known for _, known in chosen]
-        back, forth = (at(-step) if sides == 2 else here), at(step)
-        # The step that was made in the numbers of the weights, not the one that was meant, hardly differs in fp32.
-        values = [(b - f) / (sides * step) if step else torch.zeros_like(b) for b, f in zip(back, forth, strict=True)]
-    mask = batch["mask"][..., None]
-    found = torch.cat(values) * mask
-    return Values(found[..., 0], torch.cat([ids for ids, _ in chosen]), found, torch.cat(here))
+        here = [found for _, found in chosen]
+        back = passes.at(-step, known) if sides == 2 else here
+        values = _slope(back, passes.at(step, known), sides * step) * batch["mask"][..., None]
+    return Values(values[..., 0], torch.cat([ids for ids, _ in chosen]), values, torch.cat(here))
 
 
-def _forward(context: Context, piece: Batch) -> Outputs:
-    return context.objective.forward(context.learner.model, piece)
+def label_values(context: Context, batch: Batch, direction: Vector, *, step: float | None = None) -> Tensor:
+    """The value of each true token, float32 [rows, length], 0 where the mask is off: `token_values(...).labels`.
+
+    Candidates would have to be chosen at today's weights; the true tokens are known. So there is no pass at those, and
+    the first of the two passes beside them leaves the states in front of the blocks that move: a forward pass of the
+    batch, and one of its last blocks.
+
+    Args:
+        context: of the run.
+        batch: this rank's rows, prepared.
+        direction: the gradient of the feedback loss, over any of the trained parameters; usually of unit length.
+        step: how far the weights are moved both ways along `direction`; unset: what is most exact.
+    """
+    passes = Passes(context, batch, direction)
+
+    def known(number: int, piece: Batch, outputs: Outputs) -> Tensor:
+        return outputs.log_probabilities(piece["labels"][..., None])[..., 0]
+
+    with measuring(context.learner):
+        if step is None:
+            step = step_size(passes.weights, direction, computing_type(context.learner), 2)
+        return _slope(passes.at(-step, known), passes.at(step, known), 2 * step) * batch["mask"]
 
 
-@contextmanager
-def measuring(learner: Learner) -> Iterator[None]:
-    """For passes that are compared with one another: eval mode, and fp32 wherever the weights can be had in it."""
-    with learner.exact(), learner.evaluating(), learner.autocast():
-        yield
-
-
-def first_block(context: Context, names: Sequence[str]) -> int:
-    """The first block that a change of these parameters reaches; as many as there are blocks if it reaches none."""
-    listed = list(context.roles)
-    numbers = [context.roles[name].block for name in listed]
-    inside = [place for place, number in enumerate(numbers) if number is not None]
-    if not inside:
-        return 0
-    # Embeddings and what else is defined before the blocks acts on all of them; a last norm and the head on none.
-    in_front = {
-        name for place, name in enumerate(listed) if place < inside[0] or context.roles[name].kind == "embedding"
-    }
-    if in_front.intersection(names):
-        return 0
-    own = [number for name in names if (number := context.roles[name].block) is not None]
-    return min(own, default=1 + max(number for number in numbers if number is not None))
-
-
-def computing_type(learner: Learner) -> torch.dtype:
-    """The type that passes inside `measuring` compute in."""
-    return torch.bfloat16 if learner.precision in ("bf16", "autocast") else torch.float32
+def _slope(back: list[Tensor], forth: list[Tensor], apart: float) -> Tensor:
+    """How much lower log-probabilities are forth than back, over the distance; 0 where there was no step to make."""
+    # The step that was made in the numbers of the weights, not the one that was meant, hardly differs in fp32.
+    difference = torch.cat(back) - torch.cat(forth)
+    return difference / apart if apart else torch.zeros_like(difference)

@@ -27,6 +27,7 @@ from foretrain.corpus.builtin.lego import Lego
 from foretrain.corpus.builtin.modular_sums import ModularSums
 from foretrain.corpus.builtin.passwords import Passwords
 from foretrain.corpus.builtin.python import Python
+from foretrain.corpus.builtin.respelled import WORDS, Respelled
 from foretrain.corpus.builtin.triggers import Triggers
 from foretrain.corpus.document import Document
 from foretrain.parts import kinds
@@ -451,3 +452,33 @@ def test_dialects_are_mixed_by_chance_with_replacement() -> None:
 def test_dialects_refuse_what_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Dialects(**options)
+
+
+# --- two spellings ---------------------------------------------------------------------------------------------
+
+
+def test_respelled_prose_is_prose_again_when_read_back() -> None:
+    plain = {d.id.replace("english:", "respelled:", 1): d.text for d in English().documents()}
+    for share in (0.0, 0.3, 1.0):
+        found = {d.id: d.text for d in Respelled(share=share, seed=1).documents()}
+        assert found.keys() == plain.keys()
+        changed = usual = 0
+        for key, text in found.items():
+            ours, theirs = re.findall(r"\w+|\W+", text), re.findall(r"\w+|\W+", plain[key])
+            assert len(ours) == len(theirs)
+            for mine, word in zip(ours, theirs, strict=True):
+                usual += word in WORDS
+                changed += mine != word
+                assert mine == word or (word in WORDS and mine == word[::-1])
+        assert changed / usual == pytest.approx(share, abs=0.01)
+        assert usual > 0.1 * sum(len(text.split()) for text in found.values())
+
+
+def test_parts_of_respelled_prose_share_no_module() -> None:
+    found = {
+        part: {str(d.metadata["module"]) for d in Respelled(part=part).documents()}
+        for part in ("all", "train", "feedback", "test")
+    }
+    whole = found.pop("all")
+    assert sum(map(len, found.values())) == len(whole) and set.union(*found.values()) == whole
+    assert len(found["train"]) > 5 * len(found["test"]) > 25 and len(found["feedback"]) > 5

@@ -9,17 +9,10 @@ import pytest
 
 from foretrain.journal import read_journal
 from tests.processes import finish, start, write_recipe
-from tests.tiny import CONTEXT, tiny_data
+from tests.tiny import CONTEXT, PROBLEMS, tiny_data
 
 STEPS = 8
-FEEDBACK = {
-    "problems": {
-        "path": "builtin:arithmetic",
-        "options": {"count": 30, "seed": 7},
-        "prompt": "question",
-        "completion": "solution",
-    }
-}
+FEEDBACK = {"problems": {**PROBLEMS, "options": {"count": 30, "seed": 7}}}
 PARTS = [
     {
         "kind": "v_pretraining",

@@ -14,15 +14,9 @@ from foretrain.errors import RequestError
 from foretrain.feedback.text import TextSet
 from foretrain.probes.one_step import OneStep, figures
 from foretrain.trainer import Trainer
+from tests.tiny import PROBLEMS
 
-FEEDBACK = {
-    "sums": {
-        "path": "builtin:arithmetic",
-        "options": {"count": 40, "seed": 5},
-        "prompt": "question",
-        "completion": "solution",
-    }
-}
+FEEDBACK = {"sums": {**PROBLEMS, "options": {"count": 40, "seed": 5}}}
 
 
 @pytest.fixture(scope="module")

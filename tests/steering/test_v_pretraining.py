@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,15 +19,8 @@ from foretrain.objectives.base import Targets
 from foretrain.steering.oracle_target import best_target
 from foretrain.trainer import Trainer
 from foretrain.value.primitive import token_values
+from tests.tiny import FEEDBACK
 
-FEEDBACK = {
-    "sums": {
-        "path": "builtin:arithmetic",
-        "options": {"count": 20, "seed": 5},
-        "prompt": "question",
-        "completion": "solution",
-    }
-}
 PART = {
     "kind": "v_pretraining",
     "feedback": "sums",
@@ -177,6 +171,15 @@ def test_burn_in_is_plain_training() -> None:
     assert [steered.kind(step) for step in range(6)] == ["plain"] * 3 + ["meta", "designed", "meta"]
     costs = steered.meter.per_kind
     assert costs["plain"] == plain.meter.per_kind[""] < costs["designed"] < costs["meta"]
+
+
+def test_the_end_is_plain_training_again() -> None:
+    steered = _trainer(every=2, until=4)
+    lines = run(steered, 8)
+    assert ["v_pretraining/alpha" in line for line in lines] == [True, False, True, False] + [False] * 4
+    assert [steered.kind(step) for step in range(8)] == ["meta", "designed"] * 2 + ["plain"] * 4
+    outputs = SimpleNamespace(candidates=lambda *_: pytest.fail("no candidates are looked for"))
+    assert steered.steering[0].targets(outputs, SimpleNamespace(step=4)) is None  # type: ignore[arg-type]
 
 
 def test_figures_of_a_meta_step() -> None:

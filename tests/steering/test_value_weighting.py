@@ -18,15 +18,8 @@ from foretrain.steering.value_weighting import ValueWeighting, effective_share, 
 from foretrain.trainer import Trainer
 from foretrain.value.measuring import feedback_direction
 from foretrain.value.reference import sample_gradients, token_gradients
+from tests.tiny import FEEDBACK
 
-FEEDBACK = {
-    "sums": {
-        "path": "builtin:arithmetic",
-        "options": {"count": 20, "seed": 5},
-        "prompt": "question",
-        "completion": "solution",
-    }
-}
 RECIPE: dict[str, Any] = {"feedback": FEEDBACK, "overlap": "warn"}
 
 

@@ -17,7 +17,7 @@ ITEMS = [{"q": "ab ab", "a": "cd é ab"}, {"q": "x", "a": "abcd abcd"}, {"q": "c
 def test_figures_equal_a_loop_over_items(tmp_path: Path) -> None:
     one = subject(tokenizer=word_tokenizer())
     task = CompletionLoss(path=write_items(tmp_path / "a.jsonl", ITEMS), prompt="Q {q} A", completion="a")
-    nats, tokens, sizes = [], [], []
+    nats, tokens, sizes, hits = [], [], [], 0
     for item in ITEMS:
         prompt = one.tokenizer.encode([f"Q {item['q']} A"])[0]
         whole = torch.tensor([one.tokenizer.encode([f"Q {item['q']} A {item['a']}"])[0]])
@@ -25,7 +25,9 @@ def test_figures_equal_a_loop_over_items(tmp_path: Path) -> None:
         labels = whole.clone()
         labels[0, : len(prompt)] = -100
         with torch.no_grad():
-            loss = float(one.model.eval()(whole, labels=labels).loss)
+            made = one.model.eval()(whole, labels=labels)
+        loss = float(made.loss)
+        hits += int((made.logits[0, :-1].argmax(-1) == labels[0, 1:]).sum())
         tokens.append(whole.shape[1] - len(prompt))
         nats.append(loss * tokens[-1])
         sizes.append(len((" " + item["a"]).encode()))
@@ -35,6 +37,7 @@ def test_figures_equal_a_loop_over_items(tmp_path: Path) -> None:
     assert bits.value == pytest.approx(sum(nats) / sum(sizes) / math.log(2), abs=1e-5)
     assert loss.weights == tuple(tokens) and bits.weights == tuple(sizes)
     assert loss.values == pytest.approx([n / t for n, t in zip(nats, tokens, strict=True)], abs=1e-5)
+    assert found["token_accuracy"].value == pytest.approx(hits / sum(tokens))
     # The interval, from its textbook form for a ratio estimator.
     ratio, count = sum(nats) / sum(tokens), len(ITEMS)
     spread = math.sqrt(sum((n - ratio * t) ** 2 for n, t in zip(nats, tokens, strict=True)) / (count - 1))
@@ -42,6 +45,14 @@ def test_figures_equal_a_loop_over_items(tmp_path: Path) -> None:
     assert loss.low == pytest.approx(ratio - half, abs=1e-4) and loss.high == pytest.approx(ratio + half, abs=1e-4)
     assert (loss.items, loss.higher_is_better, loss.truncated) == (4, False, 0)
     assert found["accuracy"].value == 0 and (found["accuracy"].low, found["accuracy"].high) == wilson(0, 4)
+
+
+def test_where_keeps_some_items_and_no_where_leaves_no_trace(tmp_path: Path) -> None:
+    items = [{"text": "ab", "kind": "a"}, {"text": "cd", "kind": "b"}, {"text": "ef", "kind": "a"}]
+    path = write_items(tmp_path / "a.jsonl", items)
+    task = CompletionLoss(path=path, where={"kind": "a"})
+    assert [item.right for item in task.items()] == ["ab", "ef"] and task.model_dump()["where"] == {"kind": "a"}
+    assert "where" not in CompletionLoss(path=path).model_dump()  # so results from before there was one keep their hash
 
 
 def test_whole_documents_without_a_prompt(tmp_path: Path) -> None:

@@ -12,19 +12,10 @@ from foretrain.checks.trial import trial
 from foretrain.models.roles import select
 from foretrain.probes.one_step import plain_gradient
 from foretrain.trainer import Trainer
-from foretrain.value.labels import label_values
 from foretrain.value.measuring import DAMPING, EPS, feedback_direction, preconditioned
-from foretrain.value.primitive import token_values
+from foretrain.value.primitive import label_values, token_values
 from foretrain.value.reference import token_gradients
-
-FEEDBACK = {
-    "sums": {
-        "path": "builtin:arithmetic",
-        "options": {"count": 20, "seed": 5},
-        "prompt": "question",
-        "completion": "solution",
-    }
-}
+from tests.tiny import FEEDBACK
 
 
 def _trainer(steps: int, **changes: object) -> Trainer:

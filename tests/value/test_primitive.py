@@ -15,17 +15,11 @@ from foretrain.batch import Batch
 from foretrain.checks.trial import trial
 from foretrain.models.roles import select
 from foretrain.trainer import Trainer
-from foretrain.value.primitive import Sides, first_block, step_size, token_values
+from foretrain.value.passes import first_block
+from foretrain.value.primitive import Sides, step_size, token_values
 from foretrain.value.reference import directional, sample_gradients, token_gradients
+from tests.tiny import FEEDBACK
 
-FEEDBACK = {
-    "sums": {
-        "path": "builtin:arithmetic",
-        "options": {"count": 20, "seed": 5},
-        "prompt": "question",
-        "completion": "solution",
-    }
-}
 MODEL = {"kind": "llama", "layers": 3, "width": 32, "heads": 2, "feedforward": 64, "context": 32}
 
 
