@@ -150,21 +150,6 @@ def _steps_for_seconds(seconds: float, pace: Pace, beside: Callable[[int], float
     return steps
 
 
-def interval(every: float, total: int) -> int:
-    """An `every` (a share of the run below 1, a number of steps from 1 on) in steps."""
-    return max(1, round(every * total) if every < 1 else round(every))
-
-
-def lead(share: float, total: int) -> int:
-    """The steps at a run's start that a share (below 1) or a number of steps stands for; none for 0."""
-    return interval(share, total) if share > 0 else 0
-
-
-def due(every: float | None, step: int, total: int) -> bool:
-    """Whether something with this `every` happens once `step` steps are done; always at the end."""
-    return step == total or (every is not None and step % interval(every, total) == 0)
-
-
 def pause_step(until: float, total: int) -> int:
     """The step after which a run of `total` steps pauses: a share of them, at least one."""
     return max(1, round(until * total))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from foretrain import environment
-from foretrain.budget import Pace, due, interval, pause_step, steps_for
+from foretrain.budget import Pace, pause_step, steps_for
 from foretrain.checkpoints import Checkpointer
 from foretrain.clock import Clock
 from foretrain.closing import Keep, close, evaluate_task
@@ -25,6 +25,7 @@ from foretrain.plan import Plan
 from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory
 from foretrain.signals import Interruption
+from foretrain.spans import due, interval
 from foretrain.tasks.base import Measured
 from foretrain.tokens.tokenizer import TextTokenizer
 from foretrain.trackers.base import Trackers

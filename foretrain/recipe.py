@@ -27,6 +27,7 @@ from foretrain.plain_yaml import format_yaml, parse_yaml
 from foretrain.probes.base import Probe
 from foretrain.schedules.base import Schedule
 from foretrain.section import Count, DataPath, Number, Section, problems, refusal
+from foretrain.spans import Span
 from foretrain.steering.base import Steering
 from foretrain.tasks.base import Task
 from foretrain.tokens.tokenizers.base import Tokenizer
@@ -127,8 +128,8 @@ class Stability(Section):
 class Checkpoints(Section):
     """When checkpoints are written and which are kept."""
 
-    every: Number = Field(0.1, gt=0)
-    """A share of the run below 1, a number of steps from 1 on; one is always written at the end."""
+    every: Span = Field(0.1, gt=0)
+    """A share of the run (1.0: at the end alone), or a whole number of steps; one is always written at the end."""
     keep: Count = Field(2, gt=0)
     """How many of the newest are kept."""
     best: bool = True
@@ -141,8 +142,8 @@ class Evaluation(Section):
     split: Literal["validation", "steer"] = "validation"
     """The split it is measured on; `steer` for runs that choose settings, so that nothing is tuned on what judges."""
 
-    every: Number = Field(0.1, gt=0)
-    """A share of the run below 1, a number of steps from 1 on; always at step 0 and at the end."""
+    every: Span = Field(0.1, gt=0)
+    """A share of the run (1.0: at both ends alone), or a whole number of steps; always at step 0 and at the end."""
     tokens: Count = Field(131_072, gt=0)
     """At most this many validation tokens per domain, the same ones each time."""
 

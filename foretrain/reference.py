@@ -24,6 +24,7 @@ from foretrain.files import write_atomic
 from foretrain.parts import Part, chosen, families, find, kinds
 from foretrain.recipe import Recipe
 from foretrain.section import Count, DataPath, ModelPath, Number, Section
+from foretrain.spans import Span
 
 _WORDS: dict[Any, str] = {
     int: "whole number",
@@ -35,7 +36,13 @@ _WORDS: dict[Any, str] = {
 }
 _VALIDATED = {
     get_args(alias)[1].func: word
-    for alias, word in ((Count, "count"), (Number, "number"), (DataPath, "path"), (ModelPath, "folder or hub id"))
+    for alias, word in (
+        (Count, "count"),
+        (Number, "number"),
+        (Span, "span"),
+        (DataPath, "path"),
+        (ModelPath, "folder or hub id"),
+    )
 }
 _BOUNDS = {
     annotated_types.Gt: ("gt", "> {}"),
@@ -211,6 +218,8 @@ corpus:
 - `foretrain check RECIPE` resolves a recipe and says what it would cost; `foretrain schema` prints its JSON Schema,
   with which an editor completes and checks it.
 - **Numbers** may be written `4096`, `16_384`, `4M`, `1.5B` or `2e15`. A *count* is a whole number.
+- **Spans** (how often, how long) are a share of the run, written with a point (`0.1`; `1.0` is all of it), or a whole
+  number of steps (`500`; `1` is every step).
 - **Paths** are relative to the recipe's folder. `builtin:NAME` and `hub:NAME` are no paths; `data:FILE` lies below the
   folder that the environment variable FORETRAIN_DATA names ([data.md](data.md)).
 - **Parts** (schedule, objective, task ...) are named by `kind`; a bare word stands for `{kind: word}`. Where a part has

@@ -48,10 +48,11 @@ def parse_count(value: Any) -> Any:
     return number
 
 
-_Written = Annotated[str, Field(pattern=r"^\s*[0-9][0-9_]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*[KMBGTPEkmbgtpe]?\s*$")]
-Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | _Written)]
+WRITTEN = Annotated[str, Field(pattern=r"^\s*[0-9][0-9_]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*[KMBGTPEkmbgtpe]?\s*$")]
+"""A number as text, in the JSON Schema."""
+Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | WRITTEN)]
 """A whole number that may be written `4M` or `2e6`."""
-Number = Annotated[float, BeforeValidator(parse_number, json_schema_input_type=float | _Written)]
+Number = Annotated[float, BeforeValidator(parse_number, json_schema_input_type=float | WRITTEN)]
 """A number that may be written `4M` or `2e15` (YAML itself reads `2e15` as text)."""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foretrain import distributed, faults
 from foretrain.batch import Batch
-from foretrain.budget import Meter, Pace, due
+from foretrain.budget import Meter, Pace
 from foretrain.context import Context
 from foretrain.distributed import Group
 from foretrain.environment import peak_memory
@@ -26,6 +26,7 @@ from foretrain.learner import Learner
 from foretrain.objectives.base import Objective
 from foretrain.objectives.outputs import has_plain_head
 from foretrain.plan import Plan
+from foretrain.spans import due
 from foretrain.steering.base import Gradient, Steering, overrides
 from foretrain.step import Problem, decide_gradient
 

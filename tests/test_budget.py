@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from foretrain.budget import LARGEST, Meter, Pace, due, interval, steps_for
+from foretrain.budget import LARGEST, Meter, Pace, steps_for
 from foretrain.errors import RequestError
 from foretrain.recipe import Budget
 from foretrain.steering.base import Gradient, GradientOf, Steering
@@ -73,19 +73,6 @@ def test_kinds_of_steps_are_summed() -> None:
 def test_a_budget_that_makes_no_run_is_refused(budget: dict[str, Any], said: str) -> None:
     with pytest.raises(RequestError, match=said):
         steps(budget, Pace({"": 10}, seconds=2.0, evaluation=0.0))
-
-
-def test_interval_and_due() -> None:
-    assert [interval(0.1, 100), interval(0.1, 4), interval(1.0, 100), interval(25, 100), interval(0.5, 7)] == [
-        10,
-        1,
-        1,
-        25,
-        4,
-    ]
-    assert [step for step in range(1, 11) if due(4, step, 10)] == [4, 8, 10]
-    assert [step for step in range(1, 11) if due(None, step, 10)] == [10]
-    assert [step for step in range(1, 11) if due(0.5, step, 10)] == [5, 10]
 
 
 def test_the_meter_counts_each_kind_once_and_adds_it_every_time() -> None:

@@ -76,12 +76,22 @@ class TransformerDesigner(nn.Module):
         context: most tokens of a row.
         candidates: targets a token.
         largest: most weight `alpha` that the distribution can get.
+        opening: the share of it that it gets at the start.
         beliefs: whether it reads what the learner makes of the candidates.
         seed: decides the starting weights.
     """
 
     def __init__(
-        self, size: Size, vocabulary: int, context: int, *, candidates: int, largest: float, beliefs: bool, seed: int
+        self,
+        size: Size,
+        vocabulary: int,
+        context: int,
+        *,
+        candidates: int,
+        largest: float,
+        opening: float,
+        beliefs: bool,
+        seed: int,
     ) -> None:
         super().__init__()
         config = LlamaConfig(
@@ -115,7 +125,7 @@ class TransformerDesigner(nn.Module):
                 module.weight.normal_(0.0, math.sqrt(2 / (5 * size.width)), generator=generator)
             self.query.weight.zero_()
             self.gate.weight.zero_()
-            self.gate.bias.zero_()
+            self.gate.bias.fill_(math.log(opening / (1 - opening)))
             self.prior.fill_(1.0)
         accelerate(self)
 

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foretrain.budget import interval
 from foretrain.checkpoints import Checkpointer
 from foretrain.errors import RequestError
 from foretrain.exporting import load_run_model
@@ -20,6 +19,7 @@ from foretrain.merging.members import check_members
 from foretrain.modalities.base import modality_of
 from foretrain.parts import Facts
 from foretrain.section import Count
+from foretrain.spans import interval
 
 if TYPE_CHECKING:
     from foretrain.recipe import Recipe
@@ -61,7 +61,7 @@ class Average(Merge):
         steps = steps or recipe.budget.steps
         if steps is not None:
             written = -(-steps // interval(every, steps))
-        elif every < 1:
+        elif isinstance(every, float):
             written = -int(-1 // every)
         else:
             return

@@ -21,6 +21,7 @@ from foretrain.objectives.base import Objective, Targets
 from foretrain.objectives.outputs import Outputs
 from foretrain.parts import Facts
 from foretrain.section import Count, Number
+from foretrain.spans import Span, span
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -95,14 +96,14 @@ class Dino(Objective):
     """Divides the teacher's cosines; below the student's, so that its distributions are sharper."""
     warmup_temperature: Number | None = Field(None, gt=0, le=1)
     """Teacher temperature at the start, which then moves linearly; unset: the same all along."""
-    warmup: Number = Field(0.3, ge=0)
-    """How long that takes: a share of the run below 1, a number of steps from 1 on."""
+    warmup: Span = Field(0.3, ge=0)
+    """How long that takes: a share of the run, or steps."""
     teacher_momentum: Number = Field(0.996, ge=0, lt=1)
     """Share of the teacher kept at each step, at the start; it rises to 1 along a cosine."""
     centre_momentum: Number = Field(0.9, ge=0, le=1)
     """Share of the centre kept at each step."""
-    freeze_last_layer: Number = Field(0.01, ge=0)
-    """How long the last layer stays as it is: a share of the run below 1, a number of steps from 1 on."""
+    freeze_last_layer: Span = Field(0.01, ge=0)
+    """How long the last layer stays as it is: a share of the run, or steps."""
 
     _context: Any = PrivateAttr(None)
     _head: Any = PrivateAttr(None)
@@ -152,7 +153,7 @@ class Dino(Objective):
         return "frozen_last_layer" if self._frozen(step) else ""
 
     def _frozen(self, step: int) -> bool:
-        return step < _steps(self.freeze_last_layer, self._context.total_steps)
+        return step < span(self.freeze_last_layer, self._context.total_steps)
 
     def prepare(self, batch: Batch) -> Batch:
         """Add `globals` and `locals` float32 [rows, crops, channels, side, side] and `mask` bool [rows, 1]."""
@@ -230,7 +231,7 @@ class Dino(Objective):
 
     def _temperature(self) -> float:
         start, end = self.warmup_temperature, self.teacher_temperature
-        length = _steps(self.warmup, self._context.total_steps)
+        length = span(self.warmup, self._context.total_steps)
         if start is None or self._step >= length:
             return end
         return start + (end - start) * self._step / length
@@ -288,8 +289,3 @@ def _computed(module: nn.Module, weights: dict[str, Tensor], prefix: str) -> dic
     """Those weights that are the module's, in the precision that it computes in."""
     named = {f"{prefix}{name}": (name, parameter.dtype) for name, parameter in module.named_parameters()}
     return {named[name][0]: weight.to(named[name][1]) for name, weight in weights.items() if name in named}
-
-
-def _steps(length: float, total: int) -> int:
-    """A share of the run (below 1) or a number of steps as steps."""
-    return round(length * total) if length < 1 else round(length)

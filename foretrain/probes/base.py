@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from foretrain.parts import Part
-from foretrain.section import Number
+from foretrain.spans import Span
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -19,8 +19,8 @@ class Probe(Part):
 
     axis: ClassVar[str] = "probe"
 
-    every: Number = Field(0.1, gt=0)
-    """How often: a share of the run below 1, a number of steps from 1 on."""
+    every: Span = Field(0.1, gt=0)
+    """How often: a share of the run (1.0: at both ends alone), or a whole number of steps."""
 
     def setup(self, context: Context) -> None:
         """Create private state."""

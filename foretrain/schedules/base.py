@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from foretrain.parts import Part
-from foretrain.section import Number
+from foretrain.spans import Span, span
 
 
 class Schedule(Part):
@@ -24,8 +24,8 @@ class Schedule(Part):
 
     axis: ClassVar[str] = "schedule"
 
-    warmup: Number = Field(0.02, ge=0.0)
-    """Length of the linear rise at the start: a share of the run below 1, a number of steps from 1 on."""
+    warmup: Span = Field(0.02, ge=0.0)
+    """Length of the linear rise at the start: a share of the run, or steps."""
 
     def factor(self, step: int, total: int) -> float:
         """The factor of step `step` (0-based) in a run of `total` steps."""
@@ -37,11 +37,6 @@ class Schedule(Part):
     @abstractmethod
     def shape(self, step: int, start: int, total: int) -> float:
         """The factor of step `step`, from `start` (the first after the warm-up) to `total - 1`."""
-
-
-def span(length: float, total: int) -> int:
-    """A length given as a share of the run (below 1) or as a number of steps (from 1 on), in steps."""
-    return round(length * total) if length < 1 else round(length)
 
 
 def curve(schedule: Schedule, total: int) -> list[float]:

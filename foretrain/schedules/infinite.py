@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from foretrain.parts import Facts
-from foretrain.schedules.base import Schedule, between, span
+from foretrain.schedules.base import Schedule, between
 from foretrain.section import Number
+from foretrain.spans import Span, span
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,16 +30,16 @@ class Infinite(Schedule):
     """
 
     kind: Literal["infinite"] = "infinite"
-    warmup: Number = Field(0.05, ge=0.0)
-    """Length of the linear rise at the start: a share of the run below 1, a number of steps from 1 on."""
-    cooldown: Number = Field(0.1, ge=0)
-    """Length of the fall from the peak to `constant`: a share of the run below 1, a number of steps from 1 on."""
+    warmup: Span = Field(0.05, ge=0.0)
+    """Length of the linear rise at the start: a share of the run, or steps."""
+    cooldown: Span = Field(0.1, ge=0)
+    """Length of the fall from the peak to `constant`: a share of the run, or steps."""
     curve: Literal["cosine", "linear", "inverse_sqrt"] = "cosine"
     """Form of the cool-down."""
     constant: Number = Field(0.1, gt=0, le=1)
     """Level of the constant phase, as a share of the peak."""
-    anneal: Number = Field(0.2, ge=0)
-    """Length of the anneal at the end: a share of the run below 1, a number of steps from 1 on; 0 for none."""
+    anneal: Span = Field(0.2, ge=0)
+    """Length of the anneal at the end: a share of the run, or steps; 0 for none."""
     floor: Number = Field(0.01, gt=0, le=1)
     """Where the anneal ends, as a share of the peak."""
     facts: ClassVar[Facts] = Facts(

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from foretrain.parts import Facts
-from foretrain.schedules.base import Schedule, between, span
+from foretrain.schedules.base import Schedule, between
 from foretrain.section import Number
+from foretrain.spans import Span, span
 
 
 class Wsd(Schedule):
@@ -21,8 +22,8 @@ class Wsd(Schedule):
     """
 
     kind: Literal["wsd"] = "wsd"
-    decay: Number = Field(0.2, ge=0)
-    """Length of the decay at the end: a share of the run below 1, a number of steps from 1 on."""
+    decay: Span = Field(0.2, ge=0)
+    """Length of the decay at the end: a share of the run, or steps."""
     curve: Literal["linear", "sqrt", "cosine"] = "sqrt"
     """Form of the decay."""
     floor: Number = Field(0.0, ge=0, le=1)

@@ -10,9 +10,9 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from foretrain.batch import Batch
-from foretrain.budget import lead
 from foretrain.errors import RequestError
 from foretrain.section import Number
+from foretrain.spans import Span, lead
 from foretrain.steering._masking import blurred, masked, total_variation
 from foretrain.steering.base import Steering
 
@@ -38,8 +38,8 @@ class MaskedViews(Steering):
     """How much of what a mask hides is blurred; 0 leaves every crop as it is."""
     blur: Number = Field(0.0625, gt=0, le=1)
     """Standard deviation of the Gaussian blur, as a share of the crop's shorter side (2 pixels of 32, 14 of 224)."""
-    burn_in: Number = Field(0.05, ge=0)
-    """Steps at the start without masks: a share of the run below 1, a number of steps from 1 on."""
+    burn_in: Span = Field(0.05, ge=0)
+    """Steps at the start without masks: a share of the run, or steps."""
 
     _context: Any = PrivateAttr(None)
     _start: int = PrivateAttr(0)

@@ -11,13 +11,13 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from foretrain.batch import Batch
-from foretrain.budget import lead
 from foretrain.designers.transformer import PAPER, Size, TransformerDesigner, mixed_target, scaled_size
 from foretrain.errors import RequestError, unknown_name
 from foretrain.models.roles import select
 from foretrain.objectives.base import Targets
 from foretrain.section import Count, Number
-from foretrain.steering._candidates import check_candidates
+from foretrain.spans import Span, lead
+from foretrain.steering._candidates import check_candidates, rival_spread
 from foretrain.steering.base import Gradient, GradientOf, Steering
 from foretrain.value.measuring import Direction, feedback_direction
 from foretrain.value.picture import value_picture
@@ -51,6 +51,9 @@ class TargetDesign(Steering):
     """Targets that a token can get, the true one included; unset: 16, or 64 with the paper's designer."""
     alpha_max: Number = Field(0.5, ge=0, le=1)
     """Most weight that the designed distribution can get beside the true token."""
+    opening: Number = Field(0.5, gt=0, lt=1)
+    """The share of `alpha_max` that is given at the start, before the designer has learned anything (the paper does not
+    say)."""
     designer_lr: Number | None = Field(None, gt=0)
     """Learning rate of the designer (AdamW, constant); unset: 1e-3, or 1e-4 with the paper's designer."""
     alignment: Literal["dot", "cosine"] = "dot"
@@ -62,13 +65,14 @@ class TargetDesign(Steering):
     """Share of the batch's rows that a meta step looks at."""
     items: Count = Field(16, gt=0)
     """Feedback items of a meta step, over all ranks."""
-    burn_in: Number = Field(0.05, ge=0)
-    """Steps at the start without a designer: a share of the run below 1, a number of steps from 1 on."""
-    until: Number | None = Field(None, gt=0)
-    """From here on true tokens are the targets again (ours): a share of the run below 1, a step from 1 on. Soft targets
+    burn_in: Span = Field(0.05, ge=0)
+    """Steps at the start without a designer: a share of the run, or steps."""
+    until: Span | None = Field(None, gt=0)
+    """From here on true tokens are the targets again (ours): a share of the run, or a step. Soft targets
     cost the learner calibration, which a plain end gives back."""
     penalty: Number = Field(0.0, ge=0)
-    """Price of moving weight away from the true token, in units of value."""
+    """Price of moving weight away from the true token, in root mean squares of what rivals are worth more or less than
+    it in the batch. Value is of first order and knows no cost of a moved target; most differences are chance."""
     precondition: bool = False
     """Whether the feedback gradient is divided by the root of the optimizer's second moments: the value of a step of
     Adam rather than of plain gradient descent."""
@@ -118,6 +122,7 @@ class TargetDesign(Steering):
             window,
             candidates=self.choices,
             largest=self.alpha_max,
+            opening=self.opening,
             beliefs=self.beliefs,
             seed=context.seed,
         ).to(context.device)
@@ -194,6 +199,7 @@ class TargetDesign(Steering):
         if self.alignment == "cosine":
             toward = self._cosine_direction(batch, toward, total)
         values = token_values(context, batch, toward, candidates=self.choices)
+        price = self.penalty * rival_spread(values.candidates, mask, context.group) if self.penalty else 0.0
         with torch.enable_grad():
             r, alpha = self._designer(
                 batch["inputs"], batch["labels"], values.ids, values.log_probabilities, batch.get("documents")
@@ -201,7 +207,7 @@ class TargetDesign(Steering):
             q = mixed_target(r, alpha)
             value = ((q * values.candidates).sum(-1) * mask).sum()
             moved = ((1 - q[..., 0]) * mask).sum()
-            (-share * (value - self.penalty * moved) / total).backward()
+            (-share * (value - price * moved) / total).backward()
         entropy = -(torch.special.xlogy(q, q).sum(-1) * mask).sum()
         sums = [mask.sum(), value, (alpha * mask).sum(), entropy, moved]
         return torch.stack([figure.detach().double() for figure in sums])

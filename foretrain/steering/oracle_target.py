@@ -13,7 +13,7 @@ from foretrain.models.roles import select
 from foretrain.objectives.base import Targets
 from foretrain.parts import Facts
 from foretrain.section import Count, Number
-from foretrain.steering._candidates import check_candidates
+from foretrain.steering._candidates import check_candidates, rival_spread
 from foretrain.steering.base import Steering
 from foretrain.value.measuring import feedback_direction
 from foretrain.value.primitive import token_values
@@ -48,6 +48,9 @@ class OracleTarget(Steering):
     """Targets that a token can get, the true one included."""
     alpha: Number = Field(0.5, ge=0, le=1)
     """Weight of the candidate of highest value beside the true token."""
+    penalty: Number = Field(0.0, ge=0)
+    """Weight is moved only where that is worth more than this many root mean squares of what rivals are worth more or
+    less than the true token in the batch."""
     parameters: str = "last:2"
     """The weights that gradients are compared on; see `foretrain.models.roles.select`."""
     items: Count = Field(16, gt=0)
@@ -72,9 +75,10 @@ class OracleTarget(Steering):
         """Find the best target of every token at today's weights."""
         found = feedback_direction(self._context, self.feedback, batch.step, self.items, self._names)
         values = token_values(self._context, batch, found.vector, candidates=self.candidates)
+        price = self.penalty * rival_spread(values.candidates, batch["mask"], self._context.group)
         self._positions, self._targets = (
             batch.positions,
-            Targets(values.ids, best_target(values.candidates, self.alpha)),
+            Targets(values.ids, best_target(values.candidates, self.alpha, price)),
         )
 
     def targets(self, outputs: Outputs, batch: Batch) -> Targets:
@@ -84,8 +88,13 @@ class OracleTarget(Steering):
         return Targets(self._targets.ids[rows], self._targets.probabilities[rows])
 
 
-def best_target(values: Tensor, alpha: float) -> Tensor:
-    """Probabilities [rows, length, K] that put `alpha` on the candidate of highest value, the rest on the first."""
+def best_target(values: Tensor, alpha: float, price: float = 0.0) -> Tensor:
+    """Probabilities [rows, length, K] that put `alpha` on the candidate of highest value, the rest on the first.
+
+    Where the gain on the first is not above the price, the first keeps it all.
+    """
+    best, place = values.max(-1, keepdim=True)
+    place = torch.where(best - values[..., :1] > price, place, 0)
     probabilities = torch.zeros_like(values)
     probabilities[..., 0] = 1 - alpha
-    return probabilities.scatter_add_(-1, values.argmax(-1, keepdim=True), torch.full_like(values[..., :1], alpha))
+    return probabilities.scatter_add_(-1, place, torch.full_like(best, alpha))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,13 @@ class Preparation:
         fresh = {name: arm.model_copy(update={"start": None}) for name, arm in arms.items()}
         study = self.study.model_copy(update={"arms": fresh})
         jobs = [job for name in fresh for job in plan_jobs(study, self.products, name, (), None, study.seeds[0])]
-        found = self._costs(jobs)
+        found = self._costs([replace(job, call="foretrain.studies.trial:foresee") for job in jobs])
         plans = {name: ArmPlan(name, arm, tuple(planned_runs(study, name, (), found))) for name, arm in fresh.items()}
         refuse_unknown_figures(study, plans)
 
     def _costs(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
         """What planning jobs find, by their names; what was asked before is not asked again."""
-        keys = {job.name: hash_data(job.payload) for job in jobs}
+        keys = {job.name: hash_data([job.call, job.payload]) for job in jobs}
         found = gathered(self.pool, [job for job in jobs if keys[job.name] not in self._known])
         self._known |= {keys[name]: cost for name, cost in found.items()}
         return {name: self._known[key] for name, key in keys.items()}

@@ -33,6 +33,14 @@ ROUNDS = 4
 """How often a number of steps is planned with anew, at most."""
 
 
+def foresee(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run will measure, found without taking a step: `figures` and `evaluated` of `plan_run`, and its faults."""
+    recipe = make_recipe(payload["recipe"])
+    plan = make_plan(recipe, tokenizer=_tokenizer_of(recipe, payload["start"]))
+    Trainer(plan, FAR, Group())
+    return {"figures": _figures(plan), "evaluated": _evaluated(plan)}
+
+
 def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
     """What a run will cost, found before any is trained.
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from foretrain.parts import Part
-from foretrain.section import Number
+from foretrain.spans import Span
 
 if TYPE_CHECKING:
     from foretrain.images.item import ImageItem
@@ -112,8 +112,8 @@ class Task(Part):
     measures: ClassVar[Mapping[str, bool] | None] = None
     """The metrics it gives, each with whether higher is better; None where they are known only once it has run."""
 
-    every: Number | None = Field(None, gt=0)
-    """How often during training: a share of the run below 1, a number of steps from 1 on; unset: only at the end."""
+    every: Span | None = Field(None, gt=0)
+    """How often during training: a share of the run, or steps; unset: only at the end."""
 
     def check(self) -> None:
         """Find what would go wrong later, before anything is trained: files, fields, extras.

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from foretrain.parts import kinds
-from foretrain.schedules.base import Schedule, curve, span
+from foretrain.schedules.base import Schedule, curve
 from foretrain.schedules.constant import Constant
 from foretrain.schedules.cosine import Cosine
 from foretrain.schedules.infinite import Infinite
 from foretrain.schedules.linear import Linear
 from foretrain.schedules.wsd import Wsd
+from foretrain.spans import span
 
 lengths = st.one_of(st.floats(0, 0.999), st.integers(0, 300).map(float))
 levels = st.floats(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,10 @@ from foretrain import vectors
 from foretrain.batch import Batch
 from foretrain.checks.trial import run, trial
 from foretrain.designers.transformer import PAPER, Size, TransformerDesigner, mixed_target, scaled_size
+from foretrain.distributed import Group
 from foretrain.errors import RequestError
 from foretrain.objectives.base import Targets
+from foretrain.steering._candidates import rival_spread
 from foretrain.steering.oracle_target import best_target
 from foretrain.trainer import Trainer
 from foretrain.value.primitive import token_values
@@ -145,7 +148,9 @@ def test_a_new_designer_gives_the_learners_own_distribution() -> None:
 
 
 def test_the_designer_sees_no_later_token() -> None:
-    made = TransformerDesigner(Size(width=32, heads=1), 50, 16, candidates=4, largest=0.5, beliefs=True, seed=0)
+    made = TransformerDesigner(
+        Size(width=32, heads=1), 50, 16, candidates=4, largest=0.5, opening=0.5, beliefs=True, seed=0
+    )
     with torch.no_grad():
         made.query.weight.normal_()
         made.gate.weight.normal_()
@@ -261,6 +266,41 @@ def test_the_oracles_target_is_the_best_within_reach() -> None:
         assert bool(((mixed_target(r, torch.full((2, 5), 0.3)) * values).sum(-1) <= reached + 1e-6).all())
     corner = torch.nn.functional.one_hot(values.argmax(-1), 4).float()
     assert torch.allclose(best, mixed_target(corner, torch.full((2, 5), 0.3)))
+    gain = values.amax(-1) - values[..., 0]
+    dear = best_target(values, 0.3, price := float(gain.median()))
+    assert torch.equal(dear[gain > price], best[gain > price])
+    assert (gain <= price).any() and torch.equal(dear[gain <= price][:, 0], torch.ones(int((gain <= price).sum())))
+
+
+def test_the_unit_of_a_price_is_how_far_rivals_are_worth_another_thing() -> None:
+    values = torch.tensor([[[1.0, 3.0, 1.0], [0.0, -2.0, 1.0], [5.0, 9.0, 9.0]]])
+    mask = torch.tensor([[True, True, False]])
+    assert rival_spread(values, mask, Group()) == pytest.approx(math.sqrt((4 + 0 + 4 + 1) / 4))
+    assert rival_spread(values, torch.zeros_like(mask), Group()) == 0
+
+
+def test_a_price_shuts_the_gate_and_an_opening_sets_it() -> None:
+    for opening in (0.1, 0.5):
+        line = run(_trainer(opening=opening, alpha_max=0.4), 1)[0]
+        assert line["v_pretraining/alpha"] == pytest.approx(0.4 * opening, rel=1e-4)
+
+
+def test_the_price_of_moving_weight_presses_on_the_gate() -> None:
+    trainer = _trainer(opening=0.3, beliefs=False)
+    part: Any = trainer.steering[0]
+    batch = trainer.objective.prepare(trainer.stream.batch())
+    toward = part.direction("sums", 0).vector
+    slopes = []
+    for penalty in (0.0, 2.0):
+        part._optimizer.zero_grad()
+        part.model_copy(update={"penalty": penalty})._learn(batch, toward, 1.0)
+        slopes.append(float(part._designer.gate.bias.grad))
+    # At the start every gate is alpha_max * opening, and r is what the learner itself makes of the candidates.
+    values, mask = token_values(trainer.context, batch, toward, candidates=6), batch["mask"]
+    elsewhere = 1 - values.log_probabilities.softmax(-1)[..., 0]
+    price = 2.0 * rival_spread(values.candidates, mask, Group())
+    expected = price * 0.5 * 0.3 * 0.7 * float((elsewhere * mask).sum() / mask.sum())
+    assert slopes[1] - slopes[0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_oracle_gives_each_row_its_own_target() -> None:
@@ -303,7 +343,7 @@ def test_a_width_fits_its_heads() -> None:
 def test_sizes() -> None:
     for learner, vocabulary in ((100_000, 384), (947_232, 4096), (5_868_800, 4096)):
         size = scaled_size(learner, vocabulary)
-        made = TransformerDesigner(size, vocabulary, 8, candidates=4, largest=0.5, beliefs=False, seed=0)
+        made = TransformerDesigner(size, vocabulary, 8, candidates=4, largest=0.5, opening=0.5, beliefs=False, seed=0)
         assert sum(parameter.numel() for parameter in made.parameters()) == size.parameters(vocabulary)
         assert size.parameters(vocabulary) <= learner / 5
         assert scaled_size(2 * learner, vocabulary).width >= size.width
