@@ -95,8 +95,7 @@ class TargetDesign(Steering):
 
     def sets(self) -> dict[str | None, str]:
         """Feedback sets by domain; a single one stands for all domains (None)."""
-        sets = {None: self.feedback} if isinstance(self.feedback, str) else self.feedback
-        return {domain: name for domain, name in sets.items()}
+        return {None: self.feedback} if isinstance(self.feedback, str) else dict(self.feedback.items())
 
     def setup(self, context: Context) -> None:
         """Build the designer and read the feedback.

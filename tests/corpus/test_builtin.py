@@ -477,7 +477,7 @@ def test_respelled_prose_is_prose_again_when_read_back() -> None:
 def test_parts_of_respelled_prose_share_no_module() -> None:
     found = {
         part: {str(d.metadata["module"]) for d in Respelled(part=part).documents()}
-        for part in ("all", "train", "feedback", "test")
+        for part in ("all", "train", "feedback", "tune", "test")
     }
     whole = found.pop("all")
     assert sum(map(len, found.values())) == len(whole) and set.union(*found.values()) == whole

@@ -21,7 +21,13 @@ WORDS = ("the", "and", "for", "that", "with", "from", "this", "are", "not", "can
 _FOUND = re.compile(rf"\b(?:{'|'.join(WORDS)})\b")
 _TWINS = {"aifc": "wave", "sunau": "wave"}
 """Modules whose documentation repeats another's: they stay in one part."""
-_PARTS: Mapping[str, tuple[float, float]] = {"train": (0.0, 0.8), "feedback": (0.8, 0.9), "test": (0.9, 1.0)}
+_PARTS: Mapping[str, tuple[float, float]] = {
+    "train": (0.0, 0.75),
+    "feedback": (0.75, 0.85),
+    "tune": (0.85, 0.9),
+    "test": (0.9, 1.0),
+}
+"""Shares of the modules."""
 
 
 class Respelled(Builtin):
@@ -37,8 +43,9 @@ class Respelled(Builtin):
     facts: ClassVar[Facts] = Facts(answers="does feedback decide between two ways of writing that a real text mixes?")
     share: Number = Field(0.3, ge=0, le=1)
     """Chance of the second spelling, for every one of these words by itself."""
-    part: Literal["all", "train", "feedback", "test"] = "all"
-    """Which documents: eight tenths of the modules are for training, one for feedback, one for tests."""
+    part: Literal["all", "train", "feedback", "tune", "test"] = "all"
+    """Which documents: three quarters of the modules are for training, a tenth is for feedback, a twentieth to tune by
+    and a tenth to judge by."""
     seed: int = Field(0, ge=0)
     """Another seed draws the spellings anew; the parts stay."""
 
@@ -51,7 +58,7 @@ class Respelled(Builtin):
         low, high = _PARTS.get(self.part, (0.0, 1.0))
         for document in English().documents():
             module = str(document.metadata["module"])
-            if low <= seed_from("respelled", _TWINS.get(module, module)) / 2**63 < high:
+            if low <= seed_from("respelled", "part", _TWINS.get(module, module)) / 2**63 < high:
                 yield Document(
                     document.id.replace("english:", "respelled:", 1),
                     self.spelled(document.text, document.id),
