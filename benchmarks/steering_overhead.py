@@ -1,10 +1,10 @@
 """What steering costs beside plain training: seconds, FLOPs and memory of whole cycles of steps, as ratios.
 
-Run: `python -m benchmarks.steering_overhead` (about ten minutes on two cores; `--quick` about three). All trainers live
-in one process and take their cycles of 8 steps (one meta step each) in turn, so that whatever else the machine does
-falls on all alike; a ratio is the median over cycles of a part's seconds over those of plain training beside it. Memory
-is that of the process's tensors in the dearest step. `--sweep` shows how the cost of `v_pretraining` hangs on its
-candidates (K) and on the steps between updates of the designer (r).
+Run: `python -m benchmarks.steering_overhead` (a quarter of an hour on two cores; `--quick` about five minutes). All
+trainers live in one process and take their cycles of 8 steps (one meta step each) in turn, so that whatever else the
+machine does falls on all alike; a ratio is the median over cycles of a part's seconds over those of plain training
+beside it. Memory is that of the process's tensors in the dearest step. `--sweep` shows how the cost of `v_pretraining`
+hangs on its candidates (K) and on the steps between updates of the designer (r).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks._overhead_curve import draw
 from foretrain.distributed import Group
 from foretrain.environment import describe
 from foretrain.files import write_json
@@ -118,10 +119,13 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=5, help="cycles of 8 steps for each")
     parser.add_argument("--preset", default="6M", help="size of the learner")
     parser.add_argument("--write", type=Path, help="folder for a dated result file")
+    parser.add_argument("--draw", type=Path, help="file for the curves of a sweep (.svg)")
     options = parser.parse_args()
     parts = SWEEP if options.sweep else {name: PARTS[name] for name in (QUICK if options.quick else PARTS)}
     found = measure(parts, options.cycles, options.preset)
     print(json.dumps(found, indent=2))
+    if options.draw is not None and options.sweep:
+        options.draw.write_text(draw(found), encoding="utf-8")
     if options.write is not None:
         options.write.mkdir(parents=True, exist_ok=True)
         day, kind = time.strftime("%Y-%m-%d", time.gmtime()), "sweep" if options.sweep else "parts"

@@ -66,18 +66,16 @@ def baseline(entry: Entry) -> str:
 
 
 def listing(rows: Sequence[Mapping[str, Any]]) -> list[Table | Text | str]:
-    """What `list_claims` gave, for people."""
+    """What `list_claims` gave, for people: as much of it as stands in a line of 80 characters."""
     if not rows:
         return ["There are no claims here."]
     shown = [
         {
             "claim": Text(row["slug"], style="strong"),
-            "arXiv": row["arxiv"],
             "verdict": verdict_text(row["verdict"], row["stale"], row["scale"]),
             "effect": Text(study_words.difference({"difference": row["effect"], "interval": row["interval"]})),
             "95 % interval": Text(study_words.interval(row) or units.MISSING, style="label"),
             "seeds": row["seeds"],
-            "date": row["date"],
         }
         for row in rows
     ]
