@@ -320,7 +320,7 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Steer small models by feedback, beside plain ones and a control, in some minutes on two cores."""
+    """Steer small models by feedback, beside plain ones and controls, in some minutes on two cores."""
     from foretrain import api, study_views
 
     _show(api.demo(out, quiet=quiet or as_json), as_json, study_views.study)
