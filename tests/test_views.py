@@ -180,6 +180,7 @@ def test_claims() -> None:
         {**row, **idle, "slug": "b", "verdict": "not run"},
     ]
     text = shown(study_views.claims(rows))
-    for piece in ("one-epoch", "not reproduced", "+0.011", "−0.010 to +0.033", "5", "2026-11-21", "not run"):
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    for piece in ("one-epoch", "not reproduced", "+0.011", "−0.010 to +0.033", "5", "not run"):
         assert piece in text, piece
     assert "no claims" in shown(study_views.claims([]))
