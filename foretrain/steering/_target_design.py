@@ -68,8 +68,8 @@ class TargetDesign(Steering):
     burn_in: Span = Field(0.05, ge=0)
     """Steps at the start without a designer: a share of the run, or steps."""
     until: Span | None = Field(None, gt=0)
-    """From here on true tokens are the targets again (ours): a share of the run, or a step. Soft targets
-    cost the learner calibration, which a plain end gives back."""
+    """From here on true tokens are the targets again (ours, not measured yet): a share of the run, or a
+    step."""
     penalty: Number = Field(0.0, ge=0)
     """Price of moving weight away from the true token, in root mean squares of what rivals are worth more or less than
     it in the batch. Value is of first order and knows no cost of a moved target; most differences are chance."""

@@ -75,7 +75,8 @@ class OracleTarget(Steering):
         """Find the best target of every token at today's weights."""
         found = feedback_direction(self._context, self.feedback, batch.step, self.items, self._names)
         values = token_values(self._context, batch, found.vector, candidates=self.candidates)
-        price = self.penalty * rival_spread(values.candidates, batch["mask"], self._context.group)
+        spread = rival_spread(values.candidates, batch["mask"], self._context.group) if self.penalty else 0.0
+        price = self.penalty * spread
         self._positions, self._targets = (
             batch.positions,
             Targets(values.ids, best_target(values.candidates, self.alpha, price)),
