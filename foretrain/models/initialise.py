@@ -51,7 +51,14 @@ def initialise(model: PreTrainedModel, seed: int, names: Collection[str] | None 
             parameter.normal_(0.0, deviation(role, width, layers), generator=generator)
         else:
             parameter.fill_(1.0 if role.kind == "norm" else 0.0)
-    for module in model.modules():
-        # A padding row is never looked up for its content; transformers keeps it at zero.
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None and isinstance(module.weight, Tensor):
+    for path, module in model.named_modules():
+        # A padding row is never looked up for its content, and begins at zero. Where the output layer shares it,
+        # training moves it all the same: of weights that were loaded it is left alone.
+        fresh = names is None or f"{path}.weight" in names
+        if (
+            fresh
+            and isinstance(module, nn.Embedding)
+            and module.padding_idx is not None
+            and isinstance(module.weight, Tensor)
+        ):
             module.weight[module.padding_idx].zero_()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +50,9 @@ class TaughtTokens:
         )
 
 
-def taught_tokens(tokens: Readable, teacher: Reference, content: str, candidates: int, context: Context) -> TaughtTokens:
+def taught_tokens(
+    tokens: Readable, teacher: Reference, content: str, candidates: int, context: Context
+) -> TaughtTokens:
     """What a teacher says of a set: found in the cache, or made by the first process that asks.
 
     Args:
@@ -62,9 +63,7 @@ def taught_tokens(tokens: Readable, teacher: Reference, content: str, candidates
         context: of the run, which reads with its objective.
     """
     separate = context.recipe.documents == "separate"
-    named = hash_data(
-        [FORMAT, tokens.hash, content, candidates, context.length, separate, context.learner.precision]
-    )
+    named = hash_data([FORMAT, tokens.hash, content, candidates, context.length, separate, context.learner.precision])
     folder = cache_folder() / "taught" / named
 
     def make(temporary: Path) -> None:

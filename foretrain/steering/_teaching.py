@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from foretrain.batch import Batch
+from foretrain.errors import RequestError
 from foretrain.objectives.base import Targets
 from foretrain.section import Count, Number
 from foretrain.steering._candidates import check_candidates
@@ -27,8 +28,8 @@ them, float32. Of a token that it is not asked about, the others are -1 and not 
 class Taught(Steering):
     """`q = (1 - w) onehot + w r`, with `r` a teacher's distribution over the true token and its likeliest others.
 
-    `r` is the softmax of the teacher's logits over `temperature`, on these candidates alone; the learner's own logits are
-    left as they are.
+    `r` is the softmax of the teacher's logits over `temperature`, on these candidates alone; the learner's own logits
+    are left as they are.
 
     Figures: `teacher_loss`, the mean loss of the teacher on the true tokens of the step: where the learner's own falls
     below it, there is little left to be taught.
@@ -56,7 +57,7 @@ class Taught(Steering):
         """
         check_candidates(self.kind, self.candidates or 1, context)
         self._context, self._heard = context, []
-        self._choices = self.candidates or int(context.model.config.vocab_size)  # type: ignore[union-attr]
+        self._choices = self.candidates or vocabulary_of(context)
 
     @abstractmethod
     def known(self, batch: Batch) -> Known | None:
@@ -98,7 +99,7 @@ class TaughtByModel(Taught):
     """Targets by a model that the recipe names."""
 
     model: str
-    """The teacher: a name of the recipe's `models`; a list of models there is an ensemble, whose logits are averaged."""
+    """The teacher: a name of the recipe's `models`; where that is a list, an ensemble whose logits are averaged."""
 
     _teacher: Any = PrivateAttr(None)
 
@@ -110,7 +111,19 @@ class TaughtByModel(Taught):
         """
         super().setup(context)
         self._teacher = context.named(self.model)
+        own, theirs = vocabulary_of(context), self._teacher.vocabulary
+        if theirs != own:
+            raise RequestError(
+                f"steering '{self.kind}': the model '{self.model}' tells {theirs} tokens apart and this run's {own}, "
+                "though their tokenizer is the same; name one with as many rows in its output layer."
+            )
 
     def known(self, batch: Batch) -> Known | None:
         found: Known = self._teacher.outputs(batch).candidates(batch["labels"], self._choices)
         return found
+
+
+def vocabulary_of(context: Context) -> int:
+    """How many tokens the model in training tells apart."""
+    config: Any = context.model.config
+    return int(config.vocab_size)

@@ -31,7 +31,8 @@ class FutureSelfTraining(Taught):
     targets that the teacher has by then, and the teacher takes in each. `wide`: it takes one step from the same weights
     on each of `ahead` parts of the batch's rows, and the teacher takes in the mean of the results. All of it is undone,
     the optimizer's state included (the released code leaves the moments as virtual steps made them, and counts those
-    steps). Then the teacher gives the targets of the one step that is real. With `ahead` 0 it is the plain mean teacher.
+    steps). Then the teacher gives the targets of the one step that is real. With `ahead` 0 it is the plain mean
+    teacher.
 
     The paper's teacher labels images that have no labels. A language model has the label of every token: here the
     teacher's distribution is mixed with it, `q = (1 - w) onehot + w r`. So it can only regularise; that the teacher

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field, PrivateAttr
-from torch import Tensor
 
 from foretrain.batch import Batch
 from foretrain.errors import RequestError
@@ -31,8 +30,8 @@ class OfflineDistillation(TaughtByModel):
 
     A row that is not what the teacher read there (other parts put something else into it) has its labels for targets.
 
-    This pays where tokens are read several times, or by several runs; where a run reads a small part of its corpus once,
-    `distillation` asks the teacher about less.
+    This pays where tokens are read several times, or by several runs; where a run reads a small part of its corpus
+    once, `distillation` asks the teacher about less.
 
     Figures: see `Taught`; `known`, the share of the step's rows that the teacher read; and once, with the first step,
     `one_off_flops`: what the teacher's passes cost, whenever they were made.

@@ -72,11 +72,12 @@ class SaltSelection(Steering):
             RequestError: the recipe has no such model, or it has another or too small a vocabulary.
         """
         self._context, self._scorer = context, context.named(self.model)
-        self._shares = dict(context.stream.weights)
-        if self.top >= self._scorer.vocabulary:
+        self._shares = dict(context.timeline.at(0).weights)
+        known = self._scorer.vocabulary
+        if self.top >= known:
             raise RequestError(
-                f"steering 'salt_selection': all {self._scorer.vocabulary} ids of the vocabulary are among the {self.top} "
-                "likeliest, so that every token would count; lower `top`."
+                f"steering 'salt_selection': all {known} ids of the vocabulary are among the {self.top} likeliest, so "
+                "that every token would count; lower `top`."
             )
         self._plan(lead(self.until, context.total_steps))
 
