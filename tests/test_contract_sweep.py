@@ -61,8 +61,8 @@ def _items(folder: Path) -> str:
     return write_items(folder / "items.jsonl", ITEMS)
 
 
-def _saved_model(folder: Path) -> str:
-    model().save_pretrained(folder / "model")
+def _saved_model(folder: Path, vocabulary: int = 390) -> str:
+    model(vocabulary=vocabulary).save_pretrained(folder / "model")
     byte_tokenizer().save(folder / "model")
     return str(folder / "model")
 
@@ -108,12 +108,16 @@ MASKS = {
     "parameters": "last:1",
 }
 
+TEACHER = {"model": "teacher"}
+
 SHAPES = {"path": "builtin:shapes", "options": {"count": 40, "size": 16, "seed": 5}}
 
 EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "injection"): lambda folder: {"interventions": {"facts": {"path": "builtin:passwords", "limit": 4}}},
     ("feedback", "segmentation"): lambda folder: IMAGES["feedback"]["labelled"],
     ("steering", "learned_masks"): lambda folder: MASKS,
+    ("steering", "llkd"): lambda folder: TEACHER,
+    ("steering", "random_selection"): lambda folder: TEACHER,
     ("steering", "random_feedback_masks"): lambda folder: MASKS,
     ("feedback", "text"): lambda folder: FEEDBACK["problems"],
     ("steering", "mix_feedback"): lambda folder: {"feedback": "problems"},
@@ -137,9 +141,16 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
 }
 """Settings of the parts that cannot do without."""
 
-RECIPES: dict[tuple[str, str], dict[str, Any]] = {
+
+def _with_teacher(folder: Path) -> dict[str, Any]:
+    return {"models": {"teacher": {"path": _saved_model(folder, vocabulary=384)}}}
+
+
+RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]] = {
     ("feedback", "segmentation"): IMAGES,
     ("steering", "learned_masks"): IMAGES,
+    ("steering", "llkd"): _with_teacher,
+    ("steering", "random_selection"): _with_teacher,
     ("steering", "random_feedback_masks"): IMAGES,
     ("steering", "random_masks"): IMAGES,
     ("steering", "mix_feedback"): {"feedback": FEEDBACK},
@@ -150,7 +161,7 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("steering", "value_weighting"): {"feedback": FEEDBACK},
     ("probe", "one_step"): {"feedback": FEEDBACK},
 }
-"""What parts need of the trial recipe: its top-level keys."""
+"""What parts need of the trial recipe: its top-level keys, or what makes them in a folder."""
 
 PARTS = [
     part
@@ -165,6 +176,7 @@ def test_every_part_keeps_its_promises(part: type[Part], tmp_path: Path, monkeyp
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     settings = EXAMPLES.get((part.axis, part.name()), lambda folder: {})(tmp_path)
     recipe = RECIPES.get((part.axis, part.name()))
+    recipe = recipe(tmp_path) if callable(recipe) else recipe
     check_part(part.model_validate({"kind": part.name(), **settings}), recipe)
 
 
