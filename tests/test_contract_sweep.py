@@ -113,6 +113,10 @@ TEACHER = {"model": "teacher"}
 SHAPES = {"path": "builtin:shapes", "options": {"count": 40, "size": 16, "seed": 5}}
 
 EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
+    ("steering", "distillation"): lambda folder: TEACHER,
+    ("steering", "offline_distillation"): lambda folder: TEACHER,
+    ("steering", "salt"): lambda folder: {**TEACHER, "until": 0.5, "fade": 0.5},
+    ("steering", "salt_selection"): lambda folder: {**TEACHER, "until": 0.5, "pool": 2},
     ("steering", "injection"): lambda folder: {"interventions": {"facts": {"path": "builtin:passwords", "limit": 4}}},
     ("feedback", "segmentation"): lambda folder: IMAGES["feedback"]["labelled"],
     ("steering", "learned_masks"): lambda folder: MASKS,
@@ -147,6 +151,10 @@ def _with_teacher(folder: Path) -> dict[str, Any]:
 
 
 RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]] = {
+    ("steering", "distillation"): _with_teacher,
+    ("steering", "offline_distillation"): _with_teacher,
+    ("steering", "salt"): _with_teacher,
+    ("steering", "salt_selection"): _with_teacher,
     ("feedback", "segmentation"): IMAGES,
     ("steering", "learned_masks"): IMAGES,
     ("steering", "llkd"): _with_teacher,

@@ -164,8 +164,9 @@ class Stream:
     def batch(self, rank: int = 0, world: int = 1) -> Batch:
         """This step's batch, or the contiguous slice of its rows that one of `world` ranks takes.
 
-        What the sets give, for text `tokens` int64 [rows, window]; `domain` int64 [rows]; where asked for, `segments`
-        int32 [rows, window]: the number of the document within the window.
+        What the sets give, for text `tokens` int64 [rows, window]; `domain` int64 [rows]; `start` int64 [rows]: the
+        place in its set of the row's first token, as the stream read it; where asked for, `segments` int32
+        [rows, window]: the number of the document within the window.
         """
         positions, domains, starts = self._places(rank, world)
         tensors = self._read(domains, starts)
@@ -182,7 +183,7 @@ class Stream:
                 if name not in tensors:
                     tensors[name] = values.new_empty((len(starts), *values.shape[1:]))
                 tensors[name][rows] = values
-        return {**tensors, "domain": torch.from_numpy(domains)}
+        return {**tensors, "domain": torch.from_numpy(domains), "start": torch.from_numpy(starts)}
 
     def sources(self, row: int) -> list[str]:
         """Names of the documents that a row of this step's batch (over all ranks) reads from."""

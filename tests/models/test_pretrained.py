@@ -47,6 +47,15 @@ def test_loads_what_was_saved(kind: type[Scratch], tied: bool, tmp_path: Path) -
     assert not loaded.training
 
 
+def test_the_padding_row_stays_as_it_was_trained(tmp_path: Path) -> None:
+    """Where the output layer shares it, it is what the model says of the padding token."""
+    model = save(tmp_path, tied=True)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[SPECIAL["pad"]] -= 1
+    model.save_pretrained(tmp_path)
+    assert torch.equal(model(input_ids=IDS).logits, load(tmp_path)(input_ids=IDS).logits)
+
+
 def test_half_precision_weights_become_fp32(tmp_path: Path) -> None:
     save(tmp_path).bfloat16().save_pretrained(tmp_path)
     assert {parameter.dtype for parameter in load(tmp_path).parameters()} == {torch.float32}
