@@ -63,7 +63,9 @@ def named_graph(edges: Mapping[str, Mapping[str, float]], trained: Sequence[str]
         for other in others:
             _refuse_unknown(other, f"domain that is evaluated ('{name}' has an edge to it),", evaluated)
     found = identity_graph(trained, evaluated)
-    return {name: {**found[name], **{key: float(value) for key, value in edges.get(name, {}).items()}} for name in found}
+    return {
+        name: {**found[name], **{key: float(value) for key, value in edges.get(name, {}).items()}} for name in found
+    }
 
 
 def graph_of_run(path: str, trained: Sequence[str], evaluated: Sequence[str]) -> Graph:
@@ -81,7 +83,7 @@ def graph_of_run(path: str, trained: Sequence[str], evaluated: Sequence[str]) ->
             if value is None:
                 raise RequestError(
                     f"steering 'skill_it': run: {run.path} has no figure {FIGURE}/{name}/{other}; name a run with this "
-                    "part whose domains (and targets) hold those of this recipe."
+                    "part whose domains hold those of this recipe."
                 )
             found[name][other] = value
     return found
@@ -113,8 +115,8 @@ def learned_graph(
         lost = [other for other in evaluated if not math.isfinite(after[other])]
         if lost:
             context.warn(
-                f"steering 'skill_it': after {steps} steps on '{name}' the loss of '{lost[0]}' was not finite; there is "
-                "no edge. A lower proxy_rate may help."
+                f"steering 'skill_it': after {steps} steps on '{name}' the loss of '{lost[0]}' was not finite; there "
+                "is no edge. A lower proxy_rate may help."
             )
     return found
 

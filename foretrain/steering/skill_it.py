@@ -68,11 +68,11 @@ class SkillIt(Steering):
     graph: Literal["learn", "complete", "identity"] | dict[str, dict[str, Strength]] | list[list[Strength]] = "learn"
     """`learn`, `complete`, `identity`, edges such as `{addition: {algebra: 0.5}}` (1 from each domain to itself and 0
     elsewhere, unless told), or a matrix with a row for each domain trained on, in the order of `corpus`, and a column
-    for each evaluated, in that order or that of `targets`."""
+    for each evaluated, in that order or that of `evaluated`."""
     run: DataPath | None = None
     """With `graph: learn`, the run that learned it (its directory, or the model folder inside; `product:NAME` in a
     study): it has ended, and its domains hold those of this recipe."""
-    targets: list[str] | None = Field(None, min_length=1)
+    evaluated: list[str] | None = Field(None, min_length=1)
     """Domains whose losses count; unset: all that are trained on. One of weight 0 is evaluated and never drawn."""
     eta: Number = Field(0.5, ge=0)
     """How far the losses move log weights, per nat."""
@@ -83,7 +83,7 @@ class SkillIt(Steering):
     window: Count = Field(3, gt=0)
     """Measurements that count."""
     reduce: Literal["sum", "mean"] = "sum"
-    """Whether they are summed, or averaged as the authors' code does where there are `targets`."""
+    """Whether they are summed, or averaged as the authors' code does where there are `evaluated`."""
     tokens: Count | None = Field(None, gt=0)
     """Tokens of each domain that a measurement looks at, at most; unset: as `evaluation.tokens`."""
     proxy_steps: Span = Field(0.02, gt=0)
@@ -109,19 +109,20 @@ class SkillIt(Steering):
         """Find the skills, and the graph where it is given.
 
         Raises:
-            RequestError: a target is no domain or has no steer split, or the graph does not fit the domains.
+            RequestError: one that is evaluated is no domain or has no steer split, or the graph does not fit.
         """
         self._context, corpus = context, context.recipe.corpus
-        self._trained = tuple(name for name in context.stream.domains if corpus[name].weight > 0)
-        for name in self.targets or ():
+        drawn = {name for period in context.timeline.stages for name, weight in period.weights.items() if weight > 0}
+        self._trained = tuple(name for name in context.stream.domains if name in drawn)
+        for name in self.evaluated or ():
             if name not in corpus:
-                raise RequestError(f"steering 'skill_it': targets: {unknown_name('domain', name, corpus)}")
-        self._evaluated = tuple(self.targets or self._trained)
+                raise RequestError(f"steering 'skill_it': evaluated: {unknown_name('domain', name, corpus)}")
+        self._evaluated = tuple(self.evaluated or self._trained)
         for name in self._evaluated:
             if not corpus[name].steer:
                 raise RequestError(
                     f"steering 'skill_it': domain '{name}' has no steer split to measure its loss on; give it a share "
-                    f"of the documents, such as corpus.{name}.steer: 0.05, or name other `targets`."
+                    f"of the documents, such as corpus.{name}.steer: 0.05, or name other `evaluated`."
                 )
         total = context.total_steps
         self._steps = {"every": interval(self.every, total), "proxy": interval(self.proxy_steps, total)}

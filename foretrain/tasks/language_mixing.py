@@ -123,9 +123,7 @@ class LanguageMixing(Task):
     def evaluate(self, subject: Evaluated, seed: int) -> dict[str, Measured]:
         """See the class."""
         owners = self.owners()
-        written = generate(
-            subject, self.given(), tokens=self.tokens, temperature=self.temperature, seed=seed
-        )
+        written = generate(subject, self.given(), tokens=self.tokens, temperature=self.temperature, seed=seed)
         counts = [Counter(owners.get(word, "") for word in self.counted(one.text)) for one in written]
         own = [count[self.language] for count in counts]
         told = [count.total() - count[""] for count in counts]

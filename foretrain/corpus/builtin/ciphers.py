@@ -116,7 +116,8 @@ def letters(language: int, like: Mapping[int, int], shared: float, seed: int) ->
         seed: of all languages.
     """
     alphabet = _alphabet(language, like, shared, seed)
-    return str.maketrans(ascii_lowercase + ascii_uppercase, alphabet + alphabet.upper())
+    pairs = zip(ascii_lowercase + ascii_uppercase, alphabet + alphabet.upper(), strict=True)
+    return {ord(letter): written for letter, written in pairs}
 
 
 def _alphabet(language: int, like: Mapping[int, int], shared: float, seed: int) -> str:
