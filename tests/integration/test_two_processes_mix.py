@@ -1,4 +1,4 @@
-"""A mixture that is learned in two processes equals that of one: proxy runs, losses and weights are those of all ranks."""
+"""A mixture learned in two processes equals that of one: proxy runs, losses and weights are those of all ranks."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def test_two_processes_equal_one(strategy: str, one_process: dict[str, list[floa
     finish(start(["run", str(recipe), "--out", str(tmp_path / "run")], processes=2, **environment))
     found = _figures(tmp_path / "run")
     assert set(found) == set(one_process) and len(found) == 4 + 2 + 2
-    assert len(set(found["domain/sums/weight"])) == 3, "the first mixture, and those of two rounds"
+    assert len(set(found["domain/sums/weight"])) == 3, "the recipe's, the first one and that of a round"
     for name, values in one_process.items():
         assert found[name] == pytest.approx(values, rel=2e-3, abs=2e-5), name
