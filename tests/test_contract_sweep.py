@@ -137,6 +137,16 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
     ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
     ("task", "image_probe"): lambda folder: SHAPES,
+    ("task", "language_mixing"): lambda folder: {
+        "prompts": {"path": _items(folder)},
+        "languages": {
+            "english": {"path": "builtin:biographies", "options": {"people": 9}},
+            "cipher": {"path": "builtin:ciphers", "options": {"text": "builtin:biographies"}, "limit": 9},
+        },
+        "language": "cipher",
+        "words": 1,
+        "tokens": 8,
+    },
     ("task", "linear_probe"): lambda folder: {"path": _items(folder)},
     ("task", "lm_eval"): _lm_eval,
     ("task", "multiple_choice"): lambda folder: {"path": _items(folder)},

@@ -161,6 +161,8 @@ def value(metric: Metric, figure: str, higher: bool, trial: Trial, base: Trial, 
     run = trial.judged
     if metric.at == "end":
         return run.final().get(figure) if share == 1 else _at_share(run, figure, share)
+    if metric.at == "half":
+        return _at_share(run, figure, min(share, 0.5))
     if metric.at in ("best", "worst"):
         return _best(run, figure, higher == (metric.at == "best"), share)
     target = _best(base.judged, figure, higher)

@@ -62,9 +62,9 @@ def test_the_hash_of_a_corpus_is_kept_under_all_that_decides_it(
     monkeypatch.setenv("FORETRAIN_CACHE", str(tmp_path))
     made: list[str] = []
 
-    def counted(part: type[Builtin], settings: str, limit: int | None) -> str:
+    def counted(part: type[Builtin], settings: str, limit: int | None, sources: str) -> str:
         made.append(settings)
-        return str(hash_now(part, settings, limit))
+        return str(hash_now(part, settings, limit, sources))
 
     hash_now = base._content_hash.__wrapped__
     monkeypatch.setattr(base, "_content_hash", counted)
