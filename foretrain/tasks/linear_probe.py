@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
@@ -50,6 +50,8 @@ class LinearProbe(Task):
 
     path: DataPath
     """A .jsonl, .csv or .parquet file of items (.gz and .zst too), a folder of them, or `builtin:NAME`."""
+    options: dict[str, Any] = {}
+    """Settings of a `builtin:` corpus, or of a `hub:` data set."""
     text: Wording = "text"
     """Field with the text, or a template such as `{title}. {body}`."""
     label: str = "label"
@@ -63,6 +65,12 @@ class LinearProbe(Task):
     l2: Number = Field(1.0, gt=0)
     """Strength of the penalty `l2 / 2 * |weights|^2`, against the sum of the training items' losses."""
 
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No options where there are none, so that hashes from before there were any stay the same."""
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if name != "options" or value}
+
     def make(self, fields: Mapping[str, Any], place: str) -> Labelled:
         """The item of one record."""
         label = as_text(look_up(fields, self.label, place), self.label, place)
@@ -74,7 +82,7 @@ class LinearProbe(Task):
         Raises:
             RequestError: one side is empty, the training side holds a single label, or the sides share a text.
         """
-        found = load(self.path, self.make, self.limit)
+        found = load(self.path, self.make, self.limit, options=self.options)
         if isinstance(self.test, str):
             train, test = found, load(self.test, self.make, self.limit)
             shared = {item.given for item in train} & {item.given for item in test}
