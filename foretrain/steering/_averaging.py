@@ -23,8 +23,9 @@ class Averaging(Steering):
 
     Until then nothing of the run is changed by it: steps, evaluations, probes and checkpoints are those of the weights
     in training. The last evaluation, the tasks at the end, the last checkpoint and the exported model are those of the
-    average. Snapshots enter at equal distances, counted back from the last step. A run that is extended goes on from
-    the average. Where the last step is a bad one that is skipped, the run ends without it.
+    average. Snapshots enter at equal distances, counted back from the last step; side branches of stages have none. A
+    run that is extended goes on from the average. Where the last step is a bad one that is skipped, the run ends
+    without it.
     """
 
     every: Span = Field(1, gt=0)
@@ -64,7 +65,8 @@ class Averaging(Steering):
     def after_step(self, step: int) -> None:
         """Take a snapshot where one is due, and put the average in place after the last step."""
         left = self._context.total_steps - 1 - step
-        if left % self.distance or not self.wanted(left // self.distance):
+        aside = self._context.timeline.aside(step)
+        if aside or left % self.distance or not self.wanted(left // self.distance):
             return
         self._taken += 1
         weights = {name: weight.detach() for name, weight in self._context.weights.items()}

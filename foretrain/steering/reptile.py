@@ -25,7 +25,7 @@ class Reptile(Steering):
     Over the batches in between it raises, to first order, the inner products of their gradients, of old text that is
     replayed and new text alike. The optimizer's moments and the learning rate go on as they were. A small `epsilon` is
     also a lower learning rate: in a short run, with few such steps, it needs one that is tuned anew. Steps after the
-    last multiple of k stay as the optimizer left them.
+    last multiple of k, and those of side branches, stay as the optimizer left them.
     """
 
     kind: Literal["reptile"] = "reptile"
@@ -67,6 +67,8 @@ class Reptile(Steering):
         if (step + 1) // self._k <= self._turns:
             return
         self._turns = (step + 1) // self._k
+        if self._context.timeline.aside(step):
+            return  # the run goes on from before it, and from the anchor of then
         for name, weight in self._context.weights.items():
             anchor = self._anchor[name]
             # The way back, so that epsilon 1 leaves every bit of the weights as it is.

@@ -92,8 +92,24 @@ def test_what_is_computed_with_is_the_average_too() -> None:
         assert torch.equal(trainer.learner.model.get_parameter(name), weight.detach().bfloat16())
 
 
+def test_side_branches_are_left_out(plain: list[dict[str, Tensor]]) -> None:
+    stages = {"one": {"weights": {"prose": 2, "sums": 1}, "branch": 2}, "two": {"weights": {"prose": 2, "sums": 1}}}
+    corpus = {name: {**domain, "weight": 1.0} for name, domain in tiny_data()["corpus"].items()}
+    part = {"kind": "latest_average", "last": 8, "every": 1}
+    trainer, found = tiny_trainer(TOTAL, steering=[part], stages=stages, corpus=corpus, **SETTINGS), []
+    for _ in range(TOTAL - 1):
+        trainer.train_step()
+        found.append(_weights(trainer))
+    assert all(torch.equal(plain[1][name], found[1][name]) for name in found[1]), "the branch begins after two steps"
+    state = trainer.steering[0].state_dict()
+    assert state["taken"] == 5
+    for name, tensor in state["mean"].items():
+        wanted = torch.stack([found[step][name] for step in (0, 1, 4, 5, 6)]).mean(0)
+        torch.testing.assert_close(tensor, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_what_cannot_be_averaged_is_said() -> None:
-    with pytest.raises(RequestError, match="a distance of 3 steps need a longer run than 8 steps, which has room for 3"):
+    with pytest.raises(RequestError, match="need a longer run than 8 steps, which has room for 3"):
         _trainer("latest_average", last=4, every=3)
     data = {**tiny_data(**SETTINGS), "budget": {"minutes": 1}}
     with pytest.raises(RequestError, match="a budget in minutes may move that"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foretrain.trainer import Trainer
-from tests.tiny import tiny_trainer
+from tests.tiny import tiny_data, tiny_trainer
 
 SETTINGS: dict[str, Any] = {"optimizer": {"lr": 1e-2}}
 
@@ -65,6 +65,20 @@ def test_a_skipped_step_does_not_hold_it_up() -> None:
     state = part.state_dict()
     part.after_step(4)
     assert part.state_dict()["turns"] == state["turns"] == 1
+
+
+def test_side_branches_are_left_alone() -> None:
+    stages = {"one": {"weights": {"prose": 1}, "branch": 2}, "two": {"weights": {"sums": 1}}}
+    corpus = {name: {**domain, "weight": 1.0} for name, domain in tiny_data()["corpus"].items()}
+    trainer = _trainer(every=3, epsilon=1e-6, stages=stages, corpus=corpus)  # steps 3 and 4 are the branch
+    begin = _weights(trainer)
+    for _ in range(3):
+        trainer.train_step()
+    assert not torch.allclose(_weights(trainer)["model.norm.weight"], begin["model.norm.weight"], atol=1e-4)
+    for _ in range(3):
+        trainer.train_step()
+    for name, weight in _weights(trainer).items():
+        torch.testing.assert_close(weight, begin[name], rtol=0, atol=1e-6)
 
 
 def test_k_is_a_share_of_the_run_too() -> None:
