@@ -125,6 +125,8 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "value_weighting"): lambda folder: {"feedback": "problems", **VALUED},
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
+    ("scorer", "field"): lambda folder: {"field": "quality"},
+    ("scorer", "ngram_perplexity"): lambda folder: {"reference": _items(folder)},
     ("task", "completion_loss"): lambda folder: {"path": _items(folder)},
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
     ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
