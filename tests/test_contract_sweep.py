@@ -151,6 +151,10 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("steering", "value_mixture"): {"feedback": FEEDBACK},
     ("steering", "value_weighting"): {"feedback": FEEDBACK},
     ("probe", "one_step"): {"feedback": FEEDBACK},
+    ("probe", "task_dip"): {
+        "tasks": {"sums": {"kind": "completion_loss", **FEEDBACK["problems"], "limit": 4}},
+        "overlap": "warn",
+    },
 }
 """What parts need of the trial recipe: its top-level keys."""
 

@@ -18,6 +18,7 @@ from foretrain.corpus.document import Document
 from foretrain.corpus.scorers import ngram_perplexity as module
 from foretrain.corpus.scorers.field import Field
 from foretrain.corpus.scorers.ngram_perplexity import NgramPerplexity, Ngrams
+from foretrain.corpus.scorers.random import Random
 from foretrain.errors import RequestError
 
 TEXTS = [b"abracadabra", b"abba", b"", b"c", b"cadaver \xc3\xa9"]
@@ -115,3 +116,11 @@ def test_scores_of_neighbours_are_their_own(tmp_path: Path) -> None:
     documents = [Document(str(n), text, "") for n, text in enumerate(("a b", "zz", "c a b"))]
     alone = [next(iter(part.scores([document]))) for document in documents]
     assert list(part.scores(documents)) == alone and all(a != b for a, b in pairwise(alone))
+
+
+def test_a_random_score_is_even_and_of_the_text_alone() -> None:
+    documents = [Document(str(place), f"text {place}", "") for place in range(2000)]
+    scores = np.array(list(Random().scores(documents)))
+    assert abs(scores.mean() - 0.5) < 0.03 and abs(scores.std() - 12**-0.5) < 0.02
+    assert list(Random().scores([Document("other", "text 3", "elsewhere")])) == [scores[3]]
+    assert not set(Random(seed=1).scores(documents)) & set(scores)
