@@ -133,6 +133,8 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "value_weighting"): lambda folder: {"feedback": "problems", **VALUED},
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
+    ("scorer", "field"): lambda folder: {"field": "quality"},
+    ("scorer", "ngram_perplexity"): lambda folder: {"reference": _items(folder)},
     ("task", "completion_loss"): lambda folder: {"path": _items(folder)},
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
     ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
@@ -178,6 +180,10 @@ RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]
     ("steering", "value_mixture"): {"feedback": FEEDBACK},
     ("steering", "value_weighting"): {"feedback": FEEDBACK},
     ("probe", "one_step"): {"feedback": FEEDBACK},
+    ("probe", "task_dip"): {
+        "tasks": {"sums": {"kind": "completion_loss", **FEEDBACK["problems"], "limit": 4}},
+        "overlap": "warn",
+    },
 }
 """What parts need of the trial recipe: its top-level keys, or what makes them in a folder."""
 

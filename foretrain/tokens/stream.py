@@ -23,7 +23,7 @@ from torch import Tensor
 from foretrain.batch import Batch
 from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import seed_from
-from foretrain.tokens.order import Limited, MakeOrder, Order, Shuffled
+from foretrain.tokens.order import Limited, MakeOrder, Order, ShuffledWindows
 from foretrain.tokens.readable import Readable
 
 LAG = 2
@@ -48,7 +48,7 @@ class Stream:
         seed: decides everything that is random.
         lag: after how many steps new weights act.
         segments: whether batches number the documents within their windows.
-        order: in which order the windows of a domain come.
+        orders: what makes the order in which the windows of a domain come, where it is not the usual one.
         unique: tokens that some domains are limited to, which they go through again and again (`order.Limited`).
 
     Attributes:
@@ -73,14 +73,14 @@ class Stream:
         seed: int,
         lag: int = LAG,
         segments: bool = False,
-        order: MakeOrder = Shuffled,
+        orders: Mapping[str, MakeOrder] | None = None,
         unique: Mapping[str, int] | None = None,
     ) -> None:
         self.sets, self.domains = dict(sets), tuple(sets)
         self.window, self.stride, self.rows = window, stride, rows
         self.seed, self.lag, self.segments = seed, lag, segments
         self._orders: dict[str, Order] = {
-            name: order(tokens, stride, seed_from(seed, "order", name))
+            name: (orders or {}).get(name, ShuffledWindows)(tokens, stride, seed_from(seed, "order", name))
             for name, tokens in self.sets.items()
             if tokens.tokens >= max(window, stride)
         }
