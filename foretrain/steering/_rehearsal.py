@@ -75,31 +75,31 @@ class Piece(NamedTuple):
     Attributes:
         stage: in which they came; None for those of an earlier run that this one goes on from.
         first: number of the first one within the domain.
-        count: how many were drawn.
+        drawn: how many came.
         places: which of them were not read.
     """
 
     stage: str | None
     first: int
-    count: int
+    drawn: int
     places: Places
 
     @property
     def size(self) -> int:
         """How many were read."""
-        return self.places.left(self.count)
+        return self.places.left(self.drawn)
 
     def window(self, nth: int) -> int:
         """The number, within the domain, of the nth one that was read."""
-        return self.first + self.places.nth_left(nth, self.count)
+        return self.first + self.places.nth_left(nth, self.drawn)
 
 
 class Rehearsal(Steering):
     """A share of the windows is replaced by windows that were read earlier in the run.
 
-    Of the windows of each domain, one, at random, in every stretch of 1 / `share` gives up its place. What comes instead
-    is drawn from what was really read: windows whose places were taken never come again, as they never came. Which ones
-    they are follows from their numbers, so that nothing is kept of them, however long the run.
+    Of the windows of each domain, one, at random, in every stretch of 1 / `share` gives up its place. What comes
+    instead is drawn from what was really read: windows whose places were taken never come again, as they never came.
+    Which ones they are follows from their numbers, so that nothing is kept of them, however long the run.
 
     A run that goes on from another one on the same text has seen what that one saw. Places that other parts take in the
     batch are not known here.
@@ -156,7 +156,7 @@ class Rehearsal(Steering):
         for number, mark in enumerate(self._marks):
             first, end = numbers[number + 1], numbers[number + 2]
             pieces.append(Piece(mark.stage, first, end - first, self._places(domain, number, mark.share)))
-        return [piece for piece in pieces if piece.count > 0]
+        return [piece for piece in pieces if piece.drawn > 0]
 
     # The step ------------------------------------------------------------------------------------------------------
 
@@ -165,8 +165,7 @@ class Rehearsal(Steering):
         context, step = self._context, batch.step
         now, domains = context.timeline.at(step), context.stream.domains
         pools = {
-            name: [piece for piece in self._pieces(name) if self.returns(name, piece.stage, now)]
-            for name in domains
+            name: [piece for piece in self._pieces(name) if self.returns(name, piece.stage, now)] for name in domains
         }
         sizes = {name: sum(piece.size for piece in pieces) for name, pieces in pools.items()}
         sizes = {name: size for name, size in sizes.items() if size > 0}

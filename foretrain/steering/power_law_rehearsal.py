@@ -24,11 +24,13 @@ class PowerLawRehearsal(Rehearsal):
     Earlier domains are those that were read before the current stage and that it does not draw; the windows of one
     domain are equally likely. Ages are counted in steps.
 
-    The controls are settings: exponent 0 is uniform over earlier domains, a negative one prefers what is oldest, 100
-    takes the youngest alone, and `time_constant` (with exponent 0) makes the decay exponential. All rehearse as much.
+    The controls are settings: exponent 0 is uniform over earlier domains, a negative one prefers what is oldest, and
+    `time_constant` (with exponent 0) makes the decay exponential; 100, with `since: introduction`, takes the latest
+    domain alone. All rehearse as much.
 
     With `since: presentation` a domain that is rehearsed becomes young, and the process arranges itself: with a small
-    exponent all domains come to be rehearsed alike. Look at the realised shares, `DOMAIN`, before a comparison is read.
+    exponent all domains come to be rehearsed nearly alike, with a large one some at each step and others hardly. Look
+    at the realised shares, `DOMAIN`, before a comparison is read.
     """
 
     kind: Literal["power_law_rehearsal"] = "power_law_rehearsal"

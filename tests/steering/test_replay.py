@@ -16,18 +16,29 @@ from foretrain.parts import Facts
 from foretrain.steering._rehearsal import Places, Rehearsal
 from foretrain.steering.base import Steering
 from foretrain.trainer import Trainer
-from tests.tiny import CONTEXT, tiny_trainer
+from tests.tiny import tiny_trainer
 
 ROWS, STEPS = 8, 24
-CORPUS = {
-    "prose": {"path": "builtin:biographies", "options": {"people": 150}, "validation": 0.2},
-    "sums": {"path": "builtin:arithmetic", "options": {"count": 200}, "validation": 0.2},
-    "lego": {"path": "builtin:lego", "options": {"count": 300}, "validation": 0.2},
+CORPUS = {  # random text, so that windows tell themselves apart
+    name: {
+        "path": "builtin:markov",
+        "options": {"cluster": cluster, "symbols": 16, "length": 64, "count": 1200},
+        "validation": 0.1,
+    }
+    for cluster, name in enumerate(("old", "middle", "new"))
 }
 STAGES = {
-    "first": {"weights": {"prose": 1}},
-    "second": {"weights": {"sums": 1}},
-    "third": {"weights": {"lego": 2, "prose": 1}},
+    "first": {"weights": {"old": 1}},
+    "second": {"weights": {"middle": 1}},
+    "third": {"weights": {"new": 2, "old": 1}},
+}
+TEXTS = {
+    "corpus": {
+        "prose": {"path": "builtin:biographies", "options": {"people": 150}, "validation": 0.2},
+        "sums": {"path": "builtin:arithmetic", "options": {"count": 120}, "validation": 0.2},
+    },
+    "optimizer": {"lr": 5e-3},
+    "evaluation": {"every": 1.0, "tokens": 2048},
 }
 Window = tuple[str, int]
 
@@ -123,13 +134,19 @@ def test_what_comes_again_was_read_before_and_in_these_stages(of: Any) -> None:
             assert sources.get(windows[row]) in allowed, "it was read, for the first time in a stage that is asked for"
             again[windows[row][0]] += 1
         possible = any(where in allowed for where, _ in read)
-        assert bool(rows) == possible or before.rows * 0.3 < 2
+        assert bool(rows) == possible
         read += [(stage, window) for row, window in enumerate(windows) if row not in rows]
-    assert sum(again.values()) == pytest.approx(0.3 * ROWS * (STEPS if of == "all seen" else STEPS * 2 / 3), abs=5)
+    assert sum(again.values()) == pytest.approx(
+        0.3 * ROWS * (STEPS * 2 / 3 if of == "earlier stages" else STEPS), abs=5
+    )
 
 
 def test_every_window_read_is_as_likely_to_come_again() -> None:
-    one = trainer(360, replay(share=0.5), stages={"first": {"weights": {"prose": 1}, "share": 1}, "second": {"weights": {"sums": 1}, "share": 2}})
+    one = trainer(
+        360,
+        replay(share=0.5),
+        stages={"first": {"weights": {"old": 1}, "share": 1}, "second": {"weights": {"middle": 1}, "share": 2}},
+    )
     again: Counter[Window] = Counter()
     read: set[Window] = set()
     for before, after, windows in follow(one, 120):
@@ -139,7 +156,7 @@ def test_every_window_read_is_as_likely_to_come_again() -> None:
     for before, after, windows in follow(one, 240):
         again.update(window for row in replaced(before, after) if (window := windows[row]) in read)
     # Each of the windows of the first stage is drawn equally often on average.
-    counts = [again[window] for window in held if window[0] == "prose"]
+    counts = [again[window] for window in held if window[0] == "old"]
     assert stats.chisquare(counts).pvalue > 0.01 and sum(counts) > 200
 
 
@@ -151,11 +168,11 @@ def test_realised_shares_are_told() -> None:
         figures |= one.figures
         again.update(windows[row][0] for row in replaced(before, after))
         assert one.figures["replay/share"] in (0.0, 0.125, 0.25, 0.375, 0.5)
-    assert set(again) == {"prose", "sums"}
+    assert set(again) == {"old", "middle"}
     for name, count in again.items():
         assert figures[f"replay/{name}"] == pytest.approx(count / sum(again.values()), abs=0.04)
-    # In the second stage all is prose; in the third, prose and sums in proportion to what was read of them.
-    assert again["prose"] == pytest.approx(16 + 16 * 64 / (64 + 48), abs=3)
+    # In the second stage all is old; in the third, old and middle in proportion to what was read of them.
+    assert again["old"] == pytest.approx(16 + 16 * 64 / (64 + 48), abs=3)
 
 
 def test_a_share_by_stage() -> None:
@@ -222,7 +239,7 @@ class TryPulling(Steering):
     facts: ClassVar[Facts] = Facts(answers="mix: does replay follow?")
 
     def mix(self, weights: Mapping[str, float], step: int) -> Mapping[str, float]:
-        return {name: weight * (1 + step if name == "sums" else 1) for name, weight in weights.items()}
+        return {name: weight * (1 + step if name == "middle" else 1) for name, weight in weights.items()}
 
 
 def test_a_moving_mixture_and_replay_in_two_lines() -> None:
@@ -234,7 +251,7 @@ def test_a_moving_mixture_and_replay_in_two_lines() -> None:
         assert all(windows[row] in read for row in rows)
         read |= {window for row, window in enumerate(windows) if row not in rows}
         count += len(rows)
-    assert one.stream.weights["sums"] > 0.85
+    assert one.stream.weights["middle"] > 0.85
     assert count == pytest.approx(0.25 * ROWS * (STEPS - 1), abs=4)
 
 
@@ -255,11 +272,11 @@ def test_a_run_that_goes_on_replays_what_the_other_one_read() -> None:
     other = trainer(8, stages={"first": STAGES["first"]})
     follow(other, 8, windows=False)
     one = trainer(STEPS, replay(share=0.5, of="earlier stages"), stages={"second": STAGES["second"]})
-    one.load_seen({"parts": {"stream": other.stream.state_dict()}}, {"prose"})
+    one.load_seen({"parts": {"stream": other.stream.state_dict()}}, {"old"})
     before, after, windows = follow(one, 1)[0]
     rows = replaced(before, after)
     assert len(rows) == ROWS // 2
-    assert all(windows[row][0] == "prose" and windows[row][1] < 8 * ROWS for row in rows)
+    assert all(windows[row][0] == "old" and windows[row][1] < 8 * ROWS for row in rows)
 
 
 def test_nothing_to_bring_back_is_said() -> None:
@@ -276,9 +293,12 @@ def test_nothing_to_bring_back_is_said() -> None:
     [
         ({"of": ["frist"]}, r"steering 'replay': of: there is no stage 'frist'; did you mean 'first'\?"),
         ({"share": {"thrid": 0.1}}, r"steering 'replay': share: there is no stage 'thrid'; did you mean 'third'\?"),
-        ({"of": "first"}, r"of: should be .*'all seen' or 'earlier stages'"),
-        ({"share": 1.5}, r"share: should be .* 1"),
-        ({"share": {"third": -0.5}}, r"share.*third: should be"),
+        ({"of": "first"}, r"steering\[0\].of: Input should be 'all seen' or 'earlier stages' .given: 'first'"),
+        ({"share": 1.5}, r"steering\[0\].share: Input should be less than or equal to 1 .given: 1.5"),
+        (
+            {"share": {"third": -0.5}},
+            r"steering\[0\].share.third: Input should be greater than or equal to 0 .given: -0.5",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_in_words(settings: dict[str, Any], said: str) -> None:
@@ -294,11 +314,10 @@ def test_replay_keeps_what_was_learnt() -> None:
     stages = {"first": {"weights": {"prose": 1}}, "second": {"weights": {"sums": 1}}}
     ends = []
     for parts in ((), (replay(share=0.25),)):
-        one = trainer(80, *parts, stages=stages, optimizer={"lr": 5e-3}, batch={"tokens": ROWS * CONTEXT})
-        figures = one.measure()
-        for _ in range(80):
+        one = tiny_trainer(60, budget={"steps": 60}, steering=[*parts], stages=stages, **TEXTS)
+        for _ in range(60):
+            one.measure()
             one.train_step()
-            figures = one.measure()
-        ends.append(figures)
+        ends.append(one.measure())
     assert ends[1]["stages/forgetting"] < 0.6 * ends[0]["stages/forgetting"]
     assert ends[1]["stages/retained"] < ends[0]["stages/retained"]

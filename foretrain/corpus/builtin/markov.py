@@ -32,8 +32,8 @@ class Markov(Builtin):
     `own: 0` the domain is the cluster itself.
 
     No model can predict better than the entropy rate, in nats per symbol; it is in the metadata of each document
-    (`entropy`), beside `cluster` and `member`, and `Markov(...).entropy()` gives it. Documents begin with two symbols as
-    the chain has them in the long run. A model has to learn `symbols`^2 rows, so small ones need few symbols.
+    (`entropy`), beside `cluster` and `member`, and `Markov(...).entropy()` gives it. Documents begin with two symbols
+    as the chain has them in the long run. A model has to learn `symbols`^2 rows, so small ones need few symbols.
     """
 
     kind: Literal["markov"] = "markov"
