@@ -149,17 +149,25 @@ class Stream:
         edges[edges >= edges[-1]] = 1.0  # the last domain with a weight reaches to the end, whatever was rounded
         return np.searchsorted(edges, points, side="right").astype(np.int64)
 
+    def drawn(self) -> tuple[Ints, Ints]:
+        """The domain of every row of this step, over all ranks, and which window of the domain it is, by numbers."""
+        domains = self._draw(self.step * self.rows, self.rows)
+        numbers = np.zeros(self.rows, np.int64)
+        for number in np.unique(domains).tolist():
+            rows = np.flatnonzero(domains == number)
+            numbers[rows] = self._counters[self.domains[number]] + np.arange(len(rows), dtype=np.int64)
+        return domains, numbers
+
     def _places(self, rank: int, world: int) -> tuple[Ints, Ints, Ints]:
         """Positions, domain numbers and first tokens of the rows of one rank in this step."""
-        positions = np.arange(self.step * self.rows, (self.step + 1) * self.rows, dtype=np.int64)
-        domains = self._draw(self.step * self.rows, self.rows)
         mine = slice(rank * self.rows // world, (rank + 1) * self.rows // world)
-        starts = np.zeros(self.rows, np.int64)
-        for number in np.unique(domains[mine]).tolist():
+        positions = np.arange(self.step * self.rows, (self.step + 1) * self.rows, dtype=np.int64)[mine]
+        domains, numbers = (values[mine] for values in self.drawn())
+        starts = np.zeros(len(positions), np.int64)
+        for number in np.unique(domains).tolist():
             rows = np.flatnonzero(domains == number)
-            name = self.domains[number]
-            starts[rows] = self._orders[name].starts(self._counters[name] + np.arange(len(rows), dtype=np.int64))
-        return positions[mine], domains[mine], starts[mine]
+            starts[rows] = self._orders[self.domains[number]].starts(numbers[rows])
+        return positions, domains, starts
 
     def batch(self, rank: int = 0, world: int = 1) -> Batch:
         """This step's batch, or the contiguous slice of its rows that one of `world` ranks takes.

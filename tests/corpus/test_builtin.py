@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "biographies": {"people": 20, "versions": 2, "rephrase": True, "questions": "all"},
     "canaries": {"count": 50},
     "lego": {"count": 50},
+    "markov": {"count": 50, "symbols": 8},
     "modular_sums": {"count": 50},
     "passwords": {"count": 50},
     "triggers": {"count": 50},
