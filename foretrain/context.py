@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -18,14 +19,50 @@ if TYPE_CHECKING:
     from foretrain.feedback.base import FeedbackSet
     from foretrain.learner import Learner
     from foretrain.models.roles import Role
+    from foretrain.named_models import Reference
     from foretrain.objectives.base import Objective
     from foretrain.recipe import Recipe
+    from foretrain.stages import Timeline
     from foretrain.tokens.stream import Stream
     from foretrain.tokens.tokenizer import TextTokenizer
 
 
 def _no_feedback(name: str) -> FeedbackSet:
     raise RequestError(f"feedback: there is none here, so there is no '{name}'.")
+
+
+def _no_models(name: str) -> Reference:
+    raise RequestError(f"models: there is none here, so there is no '{name}'.")
+
+
+def _no_split(split: str = "steer", tokens: int | None = None) -> dict[str, float]:
+    raise RequestError(f"There is no {split} split to measure on outside of a run.")
+
+
+def _no_step(gradient: Mapping[str, Tensor], rate: float | None = None) -> None:
+    raise RequestError("There is no optimizer outside of a run.")
+
+
+class Evaluate(Protocol):
+    """Mean loss per domain on a split, with today's weights in eval mode, over all ranks."""
+
+    def __call__(self, split: str = "steer", tokens: int | None = None) -> dict[str, float]:
+        """Losses in nats by domain, of those that have the split.
+
+        Args:
+            split: `steer`, unless there is a reason to look elsewhere: what judges must not steer.
+            tokens: at most this many per domain, the same ones each time; the recipe's `evaluation.tokens` by default.
+
+        Raises:
+            RequestError: no domain has such a split.
+        """
+
+
+class Apply(Protocol):
+    """One step of the optimizer that is not the run's own; for look-ahead inside `undone`."""
+
+    def __call__(self, gradient: Mapping[str, Tensor], rate: float | None = None) -> None:
+        """Move along a gradient (by parameter name), at the learning rate of this step, or at `rate` times the peak."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +83,8 @@ class Context:
     micro: int
     """Rows per forward pass."""
     stream: Stream
+    timeline: Timeline
+    """The stages of the run as steps; one period where the recipe has none."""
     text: TextTokenizer | None
     """The tokenizer, where the run is one of text; see `tokenizer`."""
     record: Callable[[str, float], None] = lambda name, value: None
@@ -57,6 +96,14 @@ class Context:
     step, and of optimizers that keep none."""
     feedback: Callable[[str], FeedbackSet] = _no_feedback
     """The feedback set of a name, read and encoded once."""
+    named: Callable[[str], Reference] = _no_models
+    """The model that the recipe gives a name under `models:`, loaded once."""
+    evaluate: Evaluate = _no_split
+    """Losses of the domains on a split, measured now; they count in the cost of the step."""
+    undone: Callable[[], AbstractContextManager[None]] = nullcontext
+    """`with context.undone():` whatever is done inside to weights, optimizer and objective is put back at its end."""
+    apply: Apply = _no_step
+    """A step of the optimizer along a gradient, for look-ahead; the run's own step is not made by it."""
 
     @property
     def seed(self) -> int:

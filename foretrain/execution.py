@@ -314,8 +314,10 @@ class Run:
 
     def _measured(self, trainer: Trainer) -> dict[str, Any]:
         figures = trainer.measure(validate=trainer.step in self.pauses)
+        ended = trainer.timeline.ended(trainer.step) is not None
         for name, task in self.plan.recipe.tasks.items():
-            if trainer.step < trainer.total and task.every is not None and due(task.every, trainer.step, trainer.total):
+            known = task.every is not None and due(task.every, trainer.step, trainer.total)
+            if trainer.step < trainer.total and (known or ended):
                 for metric, measured in evaluate_task(trainer, name).items():
                     figures |= _task_figures(name, metric, measured)
         return figures

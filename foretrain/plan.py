@@ -24,6 +24,7 @@ from foretrain.models.roles import Role
 from foretrain.models.size import count_parameters
 from foretrain.parts import Part
 from foretrain.recipe import Recipe
+from foretrain.stages import Timeline, mean_weights
 from foretrain.tokens.prepare import Prepared, Progress
 from foretrain.tokens.readable import Readable
 from foretrain.tokens.stream import Stream
@@ -81,7 +82,9 @@ class Plan:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The recipe's domain weights, as shares."""
+        """The recipe's domain weights, as shares; over all stages, where it has some."""
+        if self.recipe.stages:
+            return mean_weights(self.recipe.stages, self.recipe.corpus)
         total = sum(domain.weight for domain in self.recipe.corpus.values())
         return {name: domain.weight / total for name, domain in self.recipe.corpus.items()}
 
@@ -92,6 +95,10 @@ class Plan:
             for name, splits in self.prepared.sets.items()
             if split in splits and splits[split].tokens > 0
         }
+
+    def timeline(self, total: int, start: int = 0) -> Timeline:
+        """The stages of a run of `total` steps that began at step `start`."""
+        return Timeline(self.recipe.stages, self.weights, self.recipe.schedule, start, total)
 
     def stream(self) -> Stream:
         """The stream of training batches, at its start."""
@@ -111,13 +118,13 @@ class Plan:
         """Distinct tokens of the domains that are limited to some, in whole windows."""
         return {name: windows * self.context for name, windows in self.stream().unique.items()}
 
-    def validation(self) -> Validation:
-        """The validation that judges the run, on the split that the recipe names."""
+    def validation(self, split: str | None = None, tokens: int | None = None) -> Validation:
+        """What measures the losses of a split: by default the one that judges the run, as the recipe names it."""
         return Validation(
-            self.sets(self.recipe.evaluation.split),
+            self.sets(split or self.recipe.evaluation.split),
             window=self.window,
             stride=self.context,
-            tokens=self.recipe.evaluation.tokens,
+            tokens=tokens or self.recipe.evaluation.tokens,
             weights=self.weights,
             separate=self.recipe.documents == "separate",
             seed=self.recipe.seed,
@@ -147,11 +154,13 @@ class Plan:
         """Hashes of everything that goes in: the recipe, the tokenizer, each domain's `corpus` and `tokens`."""
         tokenizer = None if self.tokenizer is None else self.tokenizer.hash
         told = {name: feedback.content() for name, feedback in self.recipe.feedback.items()}
+        models = {name: named.content() for name, named in self.recipe.models.items()}
         return {
             "recipe": hash_data(self.recipe.plain()),
             "tokenizer": tokenizer,
             **self.prepared.hashes,
             **({"feedback": told} if told else {}),
+            **({"models": models} if models else {}),
         }
 
     def epochs(self) -> dict[str, float]:
@@ -203,6 +212,7 @@ class Plan:
             "batch": {"rows": self.rows, "micro_rows": self.micro_rows},
             "domains": domains,
             "weights": self.weights,
+            "stages": [] if steps is None else self.timeline(steps).plain(),
             "epochs": self.epochs(),
             "hashes": self.hashes,
             "reports": self.prepared.reports,
@@ -283,6 +293,8 @@ def make_plan(
             recipe.budget, plan.tokens_per_step, None, lambda step: "", spent=0.0, beside=lambda steps: 0.0
         )
     plan.stream()  # refuses domains too small for one window, weights and limits that do not fit
+    if plan.total_steps is not None:
+        plan.timeline(plan.total_steps)  # refuses stages without a step
     _note_split(plan)
     return plan
 

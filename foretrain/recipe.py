@@ -19,6 +19,7 @@ from foretrain.corpus.where import Wanted, without_unused
 from foretrain.errors import RequestError
 from foretrain.feedback.base import Feedback
 from foretrain.models.base import Model
+from foretrain.named_models import NamedModel
 from foretrain.objectives.base import Objective
 from foretrain.optim.base import Optimizer
 from foretrain.parametrizations.base import Parametrization
@@ -28,6 +29,7 @@ from foretrain.probes.base import Probe
 from foretrain.schedules.base import Schedule
 from foretrain.section import Count, DataPath, Number, Section, problems, refusal
 from foretrain.spans import Span
+from foretrain.stages import Stage, stage_faults
 from foretrain.steering.base import Steering
 from foretrain.tasks.base import Task
 from foretrain.tokens.tokenizers.base import Tokenizer
@@ -100,6 +102,11 @@ def _path_alone(value: Any) -> Any:
     return {"path": value} if isinstance(value, str | list) else value
 
 
+def _model_alone(value: Any) -> Any:
+    """A bare path, or a list of them, as the named model that it is."""
+    return {"path": value} if isinstance(value, str | list) else value
+
+
 def _text_unless_told(value: Any) -> Any:
     """Feedback without a kind is text."""
     return {"kind": "text", **value} if isinstance(value, dict) else value
@@ -169,6 +176,10 @@ class Recipe(Section):
     """The network: a size built from scratch, or one to continue from."""
     batch: BatchSize = BatchSize()
     """Tokens per optimizer step and per forward pass."""
+    models: dict[
+        str, Annotated[NamedModel, BeforeValidator(_model_alone, json_schema_input_type=NamedModel | str | list[str])]
+    ] = {}
+    """Other models by name, for parts that learn from one; a bare path stands for `{path: ...}`."""
     documents: Literal["packed", "separate"] = "packed"
     """Whether attention may cross document boundaries inside a window (`packed`) or not (`separate`)."""
     objective: PartOf[Objective] = Field({"kind": "causal_lm"}, validate_default=True)
@@ -179,6 +190,8 @@ class Recipe(Section):
     """How a gradient becomes a step."""
     schedule: PartOf[Schedule] = Field({"kind": "cosine"}, validate_default=True)
     """The learning rate over the run, as a share of the optimizer's."""
+    stages: dict[str, Stage] = {}
+    """Parts of the run by name, one after the other, each with a mixture of its own; unset: one mixture all along."""
     steering: list[PartOf[Steering]] = []
     """What is decided online at each step; parts act in the listed order."""
     feedback: dict[str, Annotated[PartOf[Feedback], BeforeValidator(_text_unless_told)]] = {}
@@ -211,6 +224,13 @@ class Recipe(Section):
     def _some_weight(self) -> Recipe:
         if sum(domain.weight for domain in self.corpus.values()) <= 0:
             raise ValueError("the weights of all domains sum to zero; at least one needs a weight above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        weights = {name: domain.weight for name, domain in self.corpus.items()}
+        if faults := stage_faults(self.stages, weights, self.budget.minutes is not None):
+            raise ValueError("; ".join(faults))
         return self
 
     def plain(self) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from foretrain.kernels.accelerate import CACHE
+
 if TYPE_CHECKING:
     from foretrain.tokens.tokenizer import TextTokenizer
 
@@ -60,7 +62,8 @@ class Subject:
         """Logits float32 (see `Evaluated.logits`); only those of `places` are ever made."""
         inputs = self._inputs(ids, mask)
         if cache is not None:
-            inputs |= {"past_key_values": cache, "use_cache": True}
+            known = inspect.signature(self.model.forward).parameters
+            inputs |= {next(name for name in CACHE if name in known): cache, "use_cache": True}
             if mask is not None:
                 # The number of a token counts the tokens before it in its row, not the padding among them.
                 numbers = inputs["attention_mask"].cumsum(1).sub(1).clamp_(min=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -23,10 +23,13 @@ from foretrain.guard import Guard
 from foretrain.hashing import seed_from
 from foretrain.kernels.accelerate import accelerate
 from foretrain.learner import Learner
+from foretrain.moving import Moving, copied, load_optimizer, second_moments
+from foretrain.named_models import Reference, open_named
 from foretrain.objectives.base import Objective
 from foretrain.objectives.outputs import has_plain_head
 from foretrain.plan import Plan
 from foretrain.spans import due
+from foretrain.stages import SideBranches, Timeline, Transfer, losses_by_domain
 from foretrain.steering.base import Gradient, Steering, overrides
 from foretrain.step import Problem, decide_gradient
 
@@ -51,13 +54,13 @@ class Trainer:
         self.parametrization = recipe.parametrization.model_copy(deep=True)
         self.steering = [part.model_copy(deep=True) for part in recipe.steering]
         self.probes = [part.model_copy(deep=True) for part in recipe.probes]
-        self.schedule = recipe.schedule
         self.step = 0
         self.figures: Figures = {}
         self.warnings: list[str] = []
         if group.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()  # the process may have trained others before
         self.stream = plan.stream()
+        self._timeline = plan.timeline(total, start)
         model = accelerate(plan.build_model())
         has_plain_head(model)  # looked at here, before the model is sharded and its cost is counted
         model = self.parametrization.apply(model, recipe.seed).train()
@@ -71,11 +74,16 @@ class Trainer:
             length=plan.context,
             micro=plan.micro_rows,
             stream=self.stream,
+            timeline=self.timeline,
             text=plan.tokenizer,
             record=self._record,
             warn=self._warn,
             second_moments=lambda: second_moments(self.optimizer),
             feedback=cache(self._feedback),
+            named=cache(self._named),
+            evaluate=self._evaluate,
+            undone=lambda: self.moving.undone(),
+            apply=self._apply,
         )
         self.objective.setup(self.context)
         self.deciders: tuple[Objective | Steering, ...] = (self.objective, *self.steering)
@@ -88,10 +96,24 @@ class Trainer:
         if recipe.compile:
             _compile(self.learner.model)
         self.optimizer = recipe.optimizer.build(self.learner.masters, self.learner.roles)
+        self.moving = Moving(
+            self.learner, self.optimizer, {"objective": self.objective, "parametrization": self.parametrization}
+        )
+        self.branches, self.transfer = SideBranches(self.moving), Transfer(self.timeline)
         self.guard = Guard(recipe.stability.spike, recipe.stability.patience)
         self.meter = Meter(group.world)
         self.mixers = [part for part in self.steering if overrides(part, "mix")]
         self.validation = plan.validation()
+        if self.timeline.staged:
+            for step in range(self.stream.lag):  # what is announced from the first step on acts after these
+                self.stream.set_weights(self.timeline.at(step).weights, at=step)
+
+    @property
+    def timeline(self) -> Timeline:
+        """The stages of the run, as steps."""
+        if self._timeline.total != self.total:
+            self._timeline = self.plan.timeline(self.total, self.start)
+        return self._timeline
 
     # The step ------------------------------------------------------------------------------------------------------
 
@@ -99,6 +121,7 @@ class Trainer:
         """One step: decide at today's weights, differentiate, apply. Returns its line of `metrics.jsonl`."""
         step, recipe = self.step, self.plan.recipe
         self.figures = {}
+        self.branches.enter(step, self.timeline)
         self.learner.zero_gradients()  # first of all: scoring a batch needs the memory that the old ones take
         torch.manual_seed(seed_from(recipe.seed, "step", step, self.group.rank))  # dropout: pure in (seed, step)
 
@@ -141,7 +164,7 @@ class Trainer:
 
     def set_rate(self, step: int) -> float:
         """Set the learning rate of a step; returns that of the first parameter group."""
-        factor = self.schedule.factor(step - self.start, self.total - self.start)
+        factor = self.timeline.factor(step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         return float(self.plan.recipe.optimizer.lr * factor)
@@ -150,8 +173,8 @@ class Trainer:
         return Problem(batch, self.objective, self.learner, self.steering, self.plan.micro_rows, faults.reach)
 
     def _mix(self, step: int) -> None:
-        if self.mixers:
-            weights: Any = self.plan.weights
+        if self.mixers or self.timeline.staged:
+            weights: Any = self.timeline.at(step + self.stream.lag).weights
             for part in self.mixers:
                 weights = part.mix(weights, step)
             self.stream.set_weights(dict(weights))
@@ -167,6 +190,30 @@ class Trainer:
             given = unknown_name("set", name, known) if known else f"the recipe has none, so there is no '{name}'"
             raise RequestError(f"feedback: {given}.")
         return known[name].open(name, self.context)
+
+    def _named(self, name: str) -> Reference:
+        return open_named(self.plan.recipe.models, name, self.context)
+
+    def _evaluate(self, split: str = "steer", tokens: int | None = None) -> dict[str, float]:
+        if not self.plan.sets(split):
+            name = max(self.plan.weights, key=lambda domain: self.plan.weights[domain])
+            raise RequestError(
+                f"A part of this recipe looks at the {split} split, and no domain has one; give the domains a share of "
+                f"their documents or files for it, such as corpus.{name}.{split}: 0.02."
+            )
+        validation = self.plan.validation(split, tokens)
+        figures = validation.measure(self.learner, self.objective, self.group)
+        return {name: figures[f"validation/{name}/loss"] for name in validation.sets}
+
+    def _apply(self, gradient: Mapping[str, Tensor], rate: float | None = None) -> None:
+        self.set_rate(self.step)
+        if rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * rate
+        self.learner.install(gradient)
+        self.optimizer.step()
+        self.learner.refresh()
+        self.learner.zero_gradients()
 
     def _record(self, name: str, value: float) -> None:
         self.figures[name] = value
@@ -195,8 +242,13 @@ class Trainer:
         """Validation (also where it is not due, if `validate`) and probes that are due after the steps so far."""
         recipe = self.plan.recipe
         figures: Figures = {}
-        if validate or self.step == 0 or due(recipe.evaluation.every, self.step, self.total):
+        ended = self.timeline.ended(self.step) is not None
+        if validate or ended or self.step == 0 or due(recipe.evaluation.every, self.step, self.total):
             figures |= self.validation.measure(self.learner, self.objective, self.group)
+        if self.step == 0:
+            self.transfer.start(losses_by_domain(figures))
+        elif ended:
+            figures |= self.transfer.after_stage(losses_by_domain(figures))
         for probe in self.probes:
             if self.step == 0 or due(probe.every, self.step, self.total):
                 found = probe.measure(self.context)
@@ -248,6 +300,7 @@ class Trainer:
             "meter": self.meter,
             "objective": self.objective,
             "parametrization": self.parametrization,
+            **({"branches": self.branches, "transfer": self.transfer} if self.timeline.staged else {}),
             **listed,
         }
 
@@ -271,7 +324,7 @@ class Trainer:
 
     @contextmanager
     def _rehearsing(self) -> Iterator[None]:
-        state = _copied(self.state_dict())
+        state = copied(self.state_dict())
         try:
             yield
         finally:
@@ -318,53 +371,6 @@ def clip_gradient(gradient: Gradient, largest: float | None) -> float:
     if largest is not None and norm > largest:
         torch._foreach_mul_(tensors, largest / norm)
     return norm
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> bool:
-    """Restore an optimizer's state from whole tensors, each cut like the parameter it belongs to.
-
-    Returns False, and leaves the optimizer new, where the state is of another kind of optimizer or other parameters.
-    """
-    own = optimizer.state_dict()
-    if _parameter_names(own) != _parameter_names(state):
-        return False
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    cut: dict[int, dict[str, Any]] = {}
-    for number, values in state["state"].items():
-        parameter = parameters[int(number)]
-        cut[int(number)] = {
-            name: distributed.like(value, parameter)
-            if isinstance(value, Tensor) and value.shape == parameter.shape
-            else value
-            for name, value in values.items()
-        }
-    optimizer.load_state_dict({"state": cut, "param_groups": own["param_groups"]})
-    return True
-
-
-def second_moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's running means of squared gradients, without their bias, by parameter name; empty where there are none."""
-    found: dict[str, Tensor] = {}
-    for group in optimizer.param_groups:
-        for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            state = optimizer.state.get(parameter, {})
-            if "exp_avg_sq" in state:
-                found[name] = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-    return found
-
-
-def _parameter_names(state: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    return [(group["name"], group["param_names"]) for group in state["param_groups"]]
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
-    return value
 
 
 def _compile(model: Any) -> None:

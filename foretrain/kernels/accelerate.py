@@ -25,6 +25,9 @@ _MAX_SCORES = 1 << 26
 
 Forward = Callable[..., Any]
 
+CACHE = ("cache", "past_key_values")
+"""What `transformers` calls the argument that holds keys and values; before 5.24 the second."""
+
 
 def _plain_call(x: Tensor, heads: int, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
     """True for the training call: causal, no cache, no padding, no attention weights wanted, short enough."""
@@ -35,7 +38,7 @@ def _plain_call(x: Tensor, heads: int, mask: Tensor | None, kwargs: dict[str, An
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.shape[0] * heads * x.shape[1] ** 2 <= _MAX_SCORES
         and x.shape[1] > 1
-        and kwargs.get("past_key_values") is None
+        and all(kwargs.get(name) is None for name in CACHE)
         and not kwargs.get("output_attentions")
         and kwargs.get("encoder_hidden_states") is None
         and kwargs.get("is_causal") is not False
@@ -77,10 +80,9 @@ def _rotary_attention(
 
 
 def _fused_attention(
-    self: Any, hidden_states: Tensor, past_key_values: Any = None, attention_mask: Any = None, **kwargs: Any
+    self: Any, hidden_states: Tensor, attention_mask: Any = None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     x = hidden_states
-    kwargs["past_key_values"] = past_key_values
     dropout = self.attn_dropout.p if self.training else 0.0
     if dropout or not _plain_call(x, self.num_heads, attention_mask, kwargs):
         return type(self).forward(self, hidden_states, attention_mask=attention_mask, **kwargs)

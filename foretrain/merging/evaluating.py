@@ -116,6 +116,7 @@ def _objective(plan: Plan, learner: Learner, group: Group) -> Objective:
             length=plan.context,
             micro=plan.micro_rows,
             stream=plan.stream(),
+            timeline=plan.timeline(plan.total_steps or len(recipe.stages)),
             text=plan.tokenizer,
         )
     )

@@ -25,7 +25,11 @@ def metric_title(name: str, metric: Row) -> str:
     Where in the run it is read is said unless that is the end, and the figure where the metric has a name of its own.
     """
     way = f"{metric.get('direction') or 'lower'} is better"
-    at = {"best": "the best of its evaluations", "reached": "when the baseline's best is reached"}
+    at = {
+        "best": "the best of its evaluations",
+        "worst": "the worst of its evaluations",
+        "reached": "when the baseline's best is reached",
+    }
     figure = metric_words(str(metric.get("figure") or name))
     told = [figure if figure != metric_words(name) else "", at.get(metric.get("at", ""), "")]
     where = ", ".join(text for text in told if text)

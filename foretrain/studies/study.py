@@ -30,9 +30,9 @@ class Metric(Section):
 
     figure: str | None = None
     """The figure of a run's metrics (`validation/loss`, `task/NAME/METRIC`); unset: the name the metric has here."""
-    at: Literal["end", "best", "reached"] = "end"
-    """`end`: as the run ends. `best`: the best of its evaluations. `reached`: the share of the baseline's budget after
-    which the run is as good as the baseline ever is with the same seed (lower is faster)."""
+    at: Literal["end", "best", "worst", "reached"] = "end"
+    """`end`: as the run ends. `best`, `worst`: the best or worst of its evaluations. `reached`: the share of the
+    baseline's budget after which the run is as good as the baseline ever is with the same seed (lower is faster)."""
     direction: Literal["lower", "higher"] | None = None
     """Which way is better; unset where the figure itself tells."""
     noise: Number | None = Field(None, gt=0)

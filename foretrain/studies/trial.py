@@ -22,6 +22,7 @@ from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Budget, Recipe, make_recipe
 from foretrain.run_directory import RunDirectory, split_step
 from foretrain.running import run
+from foretrain.stages import FIGURES as STAGE_FIGURES
 from foretrain.tasks.base import Task
 from foretrain.tokens.cache import cache_folder
 from foretrain.tokens.tokenizer import TextTokenizer
@@ -187,6 +188,8 @@ def _figures(plan: Plan) -> dict[str, bool | None]:
         figures["validation/loss"] = False
     for name in domains:
         figures |= {f"validation/{name}/loss": False, f"validation/{name}/bits_per_byte": False}
+    if domains and plan.recipe.stages:
+        figures |= dict(STAGE_FIGURES)
     for name, task in plan.recipe.tasks.items():
         measures: Mapping[str, bool | None] = task.measures if task.measures is not None else {"": None}
         figures |= {f"task/{name}/{metric}": higher for metric, higher in measures.items()}
@@ -198,4 +201,4 @@ def _figures(plan: Plan) -> dict[str, bool | None]:
 def _evaluated(plan: Plan) -> list[str]:
     """Beginnings of the names of figures that are measured while a run goes on, too."""
     tasks = [f"task/{name}/" for name, task in plan.recipe.tasks.items() if task.every is not None]
-    return ["loss", "validation/", "probe/", *tasks]
+    return ["loss", "validation/", "stages/", "probe/", *tasks]

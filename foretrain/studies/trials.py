@@ -169,8 +169,8 @@ def value(metric: Metric, figure: str, higher: bool, trial: Trial, base: Trial, 
     run = trial.judged
     if metric.at == "end":
         return run.final().get(figure) if share == 1 else _at_share(run, figure, share)
-    if metric.at == "best":
-        return _best(run, figure, higher, share)
+    if metric.at in ("best", "worst"):
+        return _best(run, figure, higher == (metric.at == "best"), share)
     target = _best(base.judged, figure, higher)
     return None if target is None else _reached(run, figure, higher, target, base, trial.study.match)
 

@@ -123,11 +123,16 @@ class Stream:
             raise RequestError("The weights of all domains sum to zero; at least one needs a weight above 0.")
         return {name: float(weights[name]) / total for name in self.domains}
 
-    def set_weights(self, weights: Mapping[str, float]) -> None:
-        """New weights, which act from `lag` steps after this one on; they replace any set during this same step."""
-        at = self.step + self.lag
-        self._pending = [(step, other) for step, other in self._pending if step != at]
-        self._pending.append((at, self._shares(weights)))
+    def set_weights(self, weights: Mapping[str, float], at: int | None = None) -> None:
+        """New weights, which act from `lag` steps after this one on; they replace any set for that same step.
+
+        Args:
+            weights: relative weight of every domain.
+            at: act from this step on instead; for weights that are known before the first batch is fetched.
+        """
+        at = self.step + self.lag if at is None else at
+        pending = [(step, other) for step, other in self._pending if step != at]
+        self._pending = sorted([*pending, (at, self._shares(weights))], key=lambda item: item[0])
         self._put_in_force()
 
     def _put_in_force(self) -> None:
