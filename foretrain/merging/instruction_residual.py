@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from transformers import AutoConfig, PretrainedConfig
 
 from foretrain.errors import RequestError
@@ -64,7 +63,9 @@ class InstructionResidual(Merge):
                 f"merge 'instruction_residual': plus ({first}) and minus ({second}) are not the same network "
                 f"({'; '.join(differ[:3])}); the residual is of a model and of the one it was tuned from."
             )
-        self._refuse_other_ids(self._tokenizer("plus"), self._tokenizer("minus"), f"plus ({first})", f"minus ({second})")
+        self._refuse_other_ids(
+            self._tokenizer("plus"), self._tokenizer("minus"), f"plus ({first})", f"minus ({second})"
+        )
 
     def merge(self, runs: Sequence[RunDirectory]) -> Merged:
         merged = Average(last=1).merge(runs)

@@ -37,7 +37,7 @@ def differences(
     ours, theirs = _settings(config), _settings(other_config)
     return shapes or [
         f"{key}: {ours.get(key)} and {theirs.get(key)}"
-        for key in {**theirs, **ours}
+        for key in {"model_type": "", **theirs, **ours}  # first of all whether they are of one family
         if ours.get(key) != theirs.get(key)
     ]
 

@@ -42,31 +42,34 @@ class Anchored(Steering):
     _anchor: Vector = PrivateAttr(default_factory=dict)
 
     def setup(self, context: Context) -> None:
-        """Keep what is asked for later.
+        """Keep what is asked for later."""
+        self._context = context
+
+    def refuse_one_stage(self) -> None:
+        """See that there is something to protect.
 
         Raises:
-            RequestError: the run has one stage, so there is none to protect.
+            RequestError: the run has one stage.
         """
-        if len(context.timeline.stages) < 2:
+        if len(self._context.timeline.stages) < 2:
             raise RequestError(
                 f"steering '{self.kind}' protects what earlier stages learned, and this recipe has no second stage; "
                 "write the stages under `stages:` (a name, its share of the budget and its domains each), or take the "
                 "part out."
             )
-        self._context = context
 
     def before_step(self, batch: Batch) -> None:
         """At the first step of a stage: take in the one that ended, at the weights it left to this one."""
         if batch.step != self._context.timeline.at(batch.step).first:
             return
         weights = self._weights()
-        if batch.step > 0:
-            self._take_in(self._of_stage(batch.step, weights), weights)
+        if (fresh := self._of_stage(batch.step, weights)) is not None:
+            self._take_in(fresh, weights)
         self._begin(weights)
 
     @abstractmethod
-    def _of_stage(self, step: int, weights: Vector) -> Vector:
-        """The importance of every weight for the stage that ended before `step`."""
+    def _of_stage(self, step: int, weights: Vector) -> Vector | None:
+        """The importance of every weight for the stage that ended before `step`; None where there was none."""
 
     @abstractmethod
     def _take_in(self, fresh: Vector, weights: Vector) -> None:

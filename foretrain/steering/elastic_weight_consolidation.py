@@ -28,6 +28,8 @@ class ElasticWeightConsolidation(Anchored):
     old stage's loss per token, to second order and as far as the diagonal knows, so old and new loss count alike;
     implementations that square the gradient of a mean over a batch need values larger by orders of magnitude.
 
+    A run that goes on from another one protects that one's text too, as far as it has the same domains.
+
     With `anchors: each` every past stage has a penalty of its own, with `last` the importance of all holds the weights
     that the newest one left (online EWC, arXiv 1805.06370). The penalty's gradient is part of what is clipped and of
     what the optimizer sees; `loss` stays the loss alone, and `elastic_weight_consolidation/penalty` is the rest.
@@ -55,8 +57,10 @@ class ElasticWeightConsolidation(Anchored):
     _began: dict[str, int] = PrivateAttr(default_factory=dict)
 
     def step_kind(self, step: int) -> str:
-        """Steps at which an ended stage is taken in are of their own kind."""
-        return "consolidation" if step > 0 and step == self._context.timeline.at(step).first else ""
+        """Steps at which an ended stage is taken in are of their own kind, and the first: an earlier run may be."""
+        if step != self._context.timeline.at(step).first:
+            return ""
+        return "consolidation" if step > 0 else "start"
 
     def _begin(self, weights: Vector) -> None:
         stream = self._context.stream
@@ -65,8 +69,16 @@ class ElasticWeightConsolidation(Anchored):
     def _take_in(self, fresh: Vector, weights: Vector) -> None:
         self._add(fresh, weights, self.decay, self.anchors == "each")
 
-    def _of_stage(self, step: int, weights: Vector) -> Vector:
-        """The diagonal of the Fisher information per token, float32."""
+    def _of_stage(self, step: int, weights: Vector) -> Vector | None:
+        """The diagonal of the Fisher information per token, float32.
+
+        Raises:
+            RequestError: there is one stage, and no earlier run that this one goes on from.
+        """
+        if not sum(self._read()):
+            if not self._context.rehearsal:
+                self.refuse_one_stage()
+            return None
         learner, objective, group = self._context.learner, self._context.objective, self._context.group
         total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         windows = 0
@@ -88,21 +100,26 @@ class ElasticWeightConsolidation(Anchored):
             tensor /= max(windows, 1)
         return total
 
+    def _read(self) -> list[int]:
+        """How many windows of each domain came since the stage began; before the first, in an earlier run."""
+        stream = self._context.stream
+        return [stream.seen(name) - self._began.get(name, 0) for name in stream.domains]
+
     def _sample(self, step: int) -> Iterator[Batch]:
         """Prepared windows of the stage that ended, one at a time; the same on every rank."""
         context = self._context
         stream = context.stream
-        first = [self._began.get(name, 0) for name in stream.domains]
-        counts = [stream.seen(name) - begin for name, begin in zip(stream.domains, first, strict=True)]
+        counts = self._read()
         ends = np.cumsum(counts)
         seed = seed_from(context.seed, self.kind, step)
         draw = np.random.Generator(np.random.Philox(key=seed))
         chosen = draw.choice(int(ends[-1]), min(self.windows, int(ends[-1])), replace=False)
         for place, number in enumerate(np.sort(chosen).tolist()):
             domain = int(np.searchsorted(ends, number, side="right"))
-            window = first[domain] + number - (int(ends[domain]) - counts[domain])
+            name = stream.domains[domain]
+            window = self._began.get(name, 0) + number - (int(ends[domain]) - counts[domain])
             batch = Batch(
-                stream.windows_at(stream.domains[domain], np.array([window], np.int64)),
+                stream.windows_at(name, np.array([window], np.int64)),
                 seed=seed,
                 step=step,
                 positions=torch.tensor([place]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PrivateAttr
@@ -12,6 +12,9 @@ from foretrain.section import Number
 from foretrain.steering._anchored import Anchored
 from foretrain.steering.base import Gradient
 from foretrain.vectors import Vector
+
+if TYPE_CHECKING:
+    from foretrain.context import Context
 
 
 class SynapticIntelligence(Anchored):
@@ -52,7 +55,18 @@ class SynapticIntelligence(Anchored):
     def _take_in(self, fresh: Vector, weights: Vector) -> None:
         self._add(fresh, weights)
 
-    def _of_stage(self, step: int, weights: Vector) -> Vector:
+    def setup(self, context: Context) -> None:
+        """See the base.
+
+        Raises:
+            RequestError: the run has one stage, so there is none to protect.
+        """
+        super().setup(context)
+        self.refuse_one_stage()
+
+    def _of_stage(self, step: int, weights: Vector) -> Vector | None:
+        if not self._path:
+            return None
         return {
             name: path.clamp_min(0.0) / ((weights[name] - self._anchor[name]).square() + self.damping)
             for name, path in self._path.items()
@@ -75,6 +89,8 @@ class SynapticIntelligence(Anchored):
             return
         gradient, before = self._step
         self._step = None
+        if step >= self._context.timeline.at(step).branch:
+            return  # what moves there is put back before the next stage
         weights = self._weights()
         for name, tensor in gradient.items():
             self._path[name] -= tensor * (weights[name] - before[name])

@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_said(
         InstructionResidual(plus=str(tmp_path / "nowhere"), minus=own).check(runs[0].load_recipe())
     with pytest.raises(RequestError, match=r"plus .* and minus .* are not the same network \(model_type"):
         InstructionResidual(plus=own, minus=other).check(runs[0].load_recipe())
-    with pytest.raises(RequestError, match="plus .* is not the network of .*trained from the same weights"):
+    with pytest.raises(RequestError, match=r"plus .* is not the network of .*trained from the same weights"):
         InstructionResidual(plus=other, minus=other).merge(runs[:1])
     spoken = tmp_path / "spoken"
     shutil.copytree(earlier, spoken)
@@ -81,9 +81,9 @@ def test_what_does_not_fit_is_said(
         {"a": "b", "b": "a"}.get(token, token): number for token, number in tokenizer["model"]["vocab"].items()
     }
     (spoken / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(RequestError, match="the tokenizers of plus .* and minus .* differ"):
+    with pytest.raises(RequestError, match=r"the tokenizers of plus .* and minus .* differ"):
         InstructionResidual(plus=str(spoken), minus=str(earlier)).check(runs[0].load_recipe())
-    with pytest.raises(RequestError, match="the tokenizers of plus .* and .*seed-0 differ"):
+    with pytest.raises(RequestError, match=r"the tokenizers of plus .* and .*seed-0 differ"):
         InstructionResidual(plus=str(spoken), minus=str(spoken)).merge(runs[:1])
 
 
@@ -122,8 +122,8 @@ def test_a_study_names_products(tmp_path: Path) -> None:
         for name, weight in merged.items():
             torch.testing.assert_close(weight, run[name] + plus[name] - minus[name], rtol=1e-5, atol=1e-7)
     assert len(set(folders)) == 4
-    assert found["arms"]["residual"]["one_off"] > 0
-    with pytest.raises(RequestError, match="there is no product 'tunde'.*'tuned'"):
+    assert found["arms"]["residual"]["one_off_flops"] > 0
+    with pytest.raises(RequestError, match=r"there is no product 'tunde'.*'tuned'"):
         (tmp_path / "study.yaml").write_text(STUDY.replace("product:tuned", "product:tunde"))
         ft.study(tmp_path / "study.yaml", out=tmp_path / "other", quiet=True)
 
