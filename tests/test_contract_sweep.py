@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from foretrain.batch import Batch
 from foretrain.checks import check_part
+from foretrain.checks.trial import trial
 from foretrain.context import Context
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.document import Document
@@ -67,6 +68,15 @@ def _saved_model(folder: Path, vocabulary: int = 390) -> str:
     return str(folder / "model")
 
 
+def _residual(folder: Path) -> dict[str, Any]:
+    for seed, name in enumerate(("plus", "minus")):
+        trainer = trial({"seed": seed})
+        plain: Any = trainer.plan.build_model()
+        plain.save_pretrained(folder / name)
+        trainer.plan.processor.save(folder / name)
+    return {"plus": str(folder / "plus"), "minus": str(folder / "minus")}
+
+
 def _lm_eval(folder: Path) -> dict[str, Any]:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra [eval])")
     (folder / "sweep.yaml").write_text(LM_EVAL.format(items=_items(folder)))
@@ -112,6 +122,8 @@ TEACHER = {"model": "teacher"}
 
 SHAPES = {"path": "builtin:shapes", "options": {"count": 40, "size": 16, "seed": 5}}
 
+STAGES = {"first": {"weights": {"prose": 1}}, "second": {"weights": {"prose": 1, "sums": 1}}}
+
 EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "distillation"): lambda folder: TEACHER,
     ("steering", "offline_distillation"): lambda folder: TEACHER,
@@ -132,6 +144,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "value_mixture"): lambda folder: {"feedback": "problems", **VALUED},
     ("steering", "value_weighting"): lambda folder: {"feedback": "problems", **VALUED},
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
+    ("merge", "instruction_residual"): _residual,
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
     ("scorer", "field"): lambda folder: {"field": "quality"},
     ("scorer", "ngram_perplexity"): lambda folder: {"reference": _items(folder)},
@@ -173,6 +186,8 @@ RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]
     ("steering", "random_selection"): _with_teacher,
     ("steering", "random_feedback_masks"): IMAGES,
     ("steering", "random_masks"): IMAGES,
+    ("steering", "elastic_weight_consolidation"): {"stages": STAGES},
+    ("steering", "synaptic_intelligence"): {"stages": STAGES},
     ("steering", "mix_feedback"): {"feedback": FEEDBACK},
     ("steering", "oracle_target"): {"feedback": FEEDBACK},
     ("steering", "random_feedback"): {"feedback": FEEDBACK},

@@ -101,7 +101,7 @@ class Arm(Section):
     members: list[dict[str, Any]] = []
     """Changes for each of several runs that the arm consists of; they share its budget. Needs `merge`."""
     merge: PartOf[Merge] | None = None
-    """What is made of its run, or runs, afterwards; that is what is judged."""
+    """What is made of its run, or runs, afterwards; that is what is judged. It may name `product:NAME` too."""
     one_off: Number = Field(0.0, ge=0)
     """FLOPs that were paid outside of the study before this arm could run (scoring a corpus, say)."""
     tune: ArmTuning | None = None
