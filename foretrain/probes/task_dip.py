@@ -44,9 +44,7 @@ class TaskDip(Probe):
         self._first.clear()
         self._worst.clear()
         if not context.recipe.tasks:
-            raise RequestError(
-                f"probe '{self.kind}' measures the recipe's tasks, and it has none; add one."
-            )
+            raise RequestError(f"probe '{self.kind}' measures the recipe's tasks, and it has none; add one.")
 
     def measure(self, context: Context) -> dict[str, float]:
         """See the class."""
