@@ -55,9 +55,12 @@ def plan(plan: Mapping[str, Any]) -> View:
     return [tables.table(rows, {"what": "", "value": plan["name"]}), tables.table(domains), *notes]
 
 
-def _tokens(found: Mapping[str, int]) -> str:
+def _tokens(found: Mapping[str, Any]) -> str:
     limit = f"{units.count(found['unique'])} of " if "unique" in found else ""
-    return f"{limit}{units.count(found['tokens'], 'tokens')} in {units.count(found['documents'], 'documents')}"
+    text = f"{limit}{units.count(found['tokens'], 'tokens')} in {units.count(found['documents'], 'documents')}"
+    if (whole := found.get("kept_of")) is not None:
+        text += f", kept of {units.count(whole['tokens'])} in {units.count(whole['documents'])}"
+    return text
 
 
 def _run_length(plan: Mapping[str, Any]) -> str:

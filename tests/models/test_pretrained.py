@@ -198,3 +198,13 @@ def test_default_tokenizer_is_the_models_own(tmp_path: Path) -> None:
     save(tmp_path)
     tokenizer = Pretrained(path=str(tmp_path)).default_tokenizer()
     assert (tokenizer.kind, tokenizer.path) == ("pretrained", str(tmp_path))  # type: ignore[attr-defined]
+
+
+def test_a_trained_padding_row_is_kept(tmp_path: Path) -> None:
+    model = save(tmp_path)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[SPECIAL["pad"]] = 0.5
+    model.save_pretrained(tmp_path)
+    found = dict(load(tmp_path).named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, found[name])
