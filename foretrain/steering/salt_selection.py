@@ -33,7 +33,8 @@ class SaltSelection(Steering):
     `until` times `pool` is less than the run; what is chosen is read again when its turn comes, and own windows that
     are passed over are not read.
 
-    List it before parts that put other rows into the batch: those come in the place of what was chosen.
+    Rows that parts before it have put in the place of the stream's stay as they are; parts after it put theirs in the
+    place of what was chosen.
 
     Figures: `score` (mean median loss of what was chosen), `changed` (share of the rows that are not their own).
     """
@@ -94,48 +95,46 @@ class SaltSelection(Steering):
         """In stage 1: of every row's pool, the window with the highest score."""
         if batch.step >= self._end:
             return batch
-        numbers = self._numbers(batch)
-        pools = [batch, *(self._windows(batch, numbers + other) for other in range(self.pool - 1))]
+        first = self._numbers(batch)
+        pools = [batch, *(self._windows(batch, first + other) for other in range(self.pool - 1))]
         scores = torch.stack([self._scores(each) for each in pools])
-        best, chosen = scores.max(0)  # the own window, which is the first, where several are best
+        chosen = torch.where(self._own(batch), scores.argmax(0), 0)
+        places = torch.arange(batch.rows)
+        best = scores[chosen, places]
         finite = best.isfinite()
         total, counted, changed, rows = self._context.group.sum(
             best[finite].double().sum(), finite.sum(), (chosen > 0).sum(), batch.rows
         )
         self._context.record("salt_selection/score", total / max(counted, 1.0))
         self._context.record("salt_selection/changed", changed / rows)
-        places = torch.arange(batch.rows)
         return batch.with_(**{name: torch.stack([each[name] for each in pools])[chosen, places] for name in batch})
 
     def _numbers(self, batch: Batch) -> Tensor:
         """Int64 [rows]: the first of the `pool - 1` windows of its domain that a row may have in place of its own."""
-        stream, group = self._context.stream, self._context.group
-        places = batch.positions - batch.step * stream.rows
-        domains = torch.zeros(stream.rows, dtype=torch.int64, device=group.device)
-        domains[places.to(group.device)] = batch["domain"].to(group.device)
-        group.sum_tensors([domains])
-        numbers = torch.empty_like(batch.positions)
-        for domain, name in enumerate(batch.domains):
-            own = (domains == domain).cpu()
-            before = stream.seen(name) + own.cumsum(0) - 1  # windows of the domain that come before each of its rows
-            mine = batch["domain"] == domain
-            numbers[mine] = self._first[name] + (self.pool - 1) * before[places[mine]]
-        return numbers
+        stream = self._context.stream
+        _, numbers = stream.drawn()
+        before = torch.from_numpy(numbers)[batch.positions - batch.step * stream.rows]
+        first = torch.tensor([self._first[name] for name in batch.domains])
+        return first[batch["domain"]] + (self.pool - 1) * before
 
     def _windows(self, batch: Batch, numbers: Tensor) -> Batch:
         """For every row the window of its domain with this number."""
-        tensors: dict[str, Tensor] = {}
+        tensors = {name: batch[name].clone() for name in batch}
         for domain in batch["domain"].unique().tolist():
             rows = batch["domain"] == domain
-            found = self._context.stream.windows_at(batch.domains[domain], numbers[rows].numpy())
-            if missing := batch.keys() - found.keys():
-                raise RequestError(
-                    f"steering 'salt_selection': rows of the batch were already replaced (by a part that gives "
-                    f"'{min(missing)}'); list 'salt_selection' before that part."
-                )
-            for name in batch:
-                tensors.setdefault(name, torch.empty_like(batch[name]))[rows] = found[name]
+            for name, values in self._context.stream.windows_at(batch.domains[domain], numbers[rows].numpy()).items():
+                tensors[name][rows] = values
         return batch.with_(**tensors)
+
+    def _own(self, batch: Batch) -> Tensor:
+        """Bool [rows]: whether a row is what stands at its place, or other parts have put something else there."""
+        own = torch.zeros(batch.rows, dtype=torch.bool)
+        for domain in batch["domain"].unique().tolist():
+            rows = batch["domain"] == domain
+            tokens = self._context.stream.sets[batch.domains[domain]]
+            found = tokens.gathered(batch["start"][rows].numpy(), batch["tokens"].shape[1])["tokens"]
+            own[rows] = (found == batch["tokens"][rows]).all(1)
+        return own
 
     def _scores(self, batch: Batch) -> Tensor:
         context = self._context

@@ -136,15 +136,20 @@ def test_a_pool_of_one_changes_nothing(teacher: str) -> None:
         assert one.train_step()["loss"] == plain.train_step()["loss"]
 
 
-def test_rows_that_another_part_replaced_are_not_chosen_among(teacher: str) -> None:
+def test_rows_that_another_part_put_there_stay(teacher: str) -> None:
     feedback = {"problems": {**PROBLEMS, "options": {"count": 30, "seed": 7}}}
     parts: list[dict[str, Any]] = [
         {"kind": "mix_feedback", "feedback": "problems", "share": 0.5},
-        {"kind": "salt_selection", "model": "teacher"},
+        {"kind": "salt_selection", "model": "teacher", "pool": 6},
     ]
-    with pytest.raises(RequestError, match=r"'valid'.*list 'salt_selection' before"):
-        taught(parts, teacher, feedback=feedback, overlap="warn").train_step()
-    taught(parts[::-1], teacher, feedback=feedback, overlap="warn").train_step()
+    one = taught(parts, teacher, feedback=feedback, overlap="warn")
+    before = one.steering[0].replace(one.stream.batch())
+    after = one.steering[1].replace(before)
+    put = ~before["valid"].all(1)
+    assert 2 <= int(put.sum()) <= 6
+    changed = (before["tokens"] != after["tokens"]).any(1)
+    assert not bool((changed & put).any()) and bool((changed & ~put).any())
+    assert torch.equal(before["valid"], after["valid"])
 
 
 def test_more_likely_tokens_than_there_are_are_refused(teacher: str) -> None:

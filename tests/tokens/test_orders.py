@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretrain import api, views
+from foretrain.checks.trial import OF_MODALITY
 from foretrain.distributed import Group
 from foretrain.errors import CorruptFile, RequestError
 from foretrain.plan import make_plan
@@ -246,6 +247,20 @@ def test_a_run_goes_from_low_to_high_and_resumes_exactly() -> None:
     for _ in range(3):
         assert torch.equal(trainer.stream.batch()["tokens"], resumed.stream.batch()["tokens"])
         assert trainer.train_step() == resumed.train_step()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"score": SCORE}, r"corpus\.shapes\.score: scorer 'field' works on text"),
+        ({"keep": {"share": 0.5, "best": "random"}}, r"corpus\.shapes\.keep is a setting of text"),
+    ],
+)
+def test_images_are_not_selected(settings: dict[str, Any], said: str) -> None:
+    images = OF_MODALITY["image"]
+    corpus = {name: {**domain, **settings} for name, domain in images["corpus"].items()}
+    with pytest.raises(RequestError, match=said):
+        make_plan(make_recipe(tiny_data(**{**images, "corpus": corpus})), Group())
 
 
 def test_a_run_refuses_other_scores(tmp_path: Path, domain: Callable[..., Domain]) -> None:

@@ -35,7 +35,7 @@ class Graded(Builtin):
     facts: ClassVar[Facts] = Facts(
         paper="How Learning Rate Decay Wastes Your Best Data in Curriculum-Based LLM Pretraining",
         arxiv="2511.18903",
-        year=2026,
+        year=2025,
         answers="does selecting or sorting by quality help, where quality is known?",
     )
     of: DataPath = "builtin:english"

@@ -32,7 +32,7 @@ class Sorted(DocumentOrder):
     facts: ClassVar[Facts] = Facts(
         paper="How Learning Rate Decay Wastes Your Best Data in Curriculum-Based LLM Pretraining",
         arxiv="2511.18903",
-        year=2026,
+        year=2025,
         answers="in which order does text come? by a score of its documents",
         overhead="what scoring costs, once",
     )
