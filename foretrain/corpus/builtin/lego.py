@@ -21,9 +21,9 @@ class Lego(Builtin):
     """Chains of bits, such as `Input: b = not a, a = val 1, c = val b. Output: b = 0.` as a text.
 
     A chain of `length` variables begins with a bit (`a = val 1`); every further variable equals the one before (`val`)
-    or its opposite (`not`). The clauses stand in random order (see `shuffled`), and one variable is asked for: skill s asks for the
-    s-th of the chain, so it needs the skills before it. Metadata: `skill` (from 1), `question` (up to `sign`) and `answer`
-    (`0` or `1`). No text comes twice.
+    or its opposite (`not`). The clauses stand in random order, and one variable is asked for: skill s asks for the
+    s-th of the chain, so it needs the skills before it. Metadata: `skill` (from 1), `question` (up to `sign`) and
+    `answer` (`0` or `1`). No text comes twice.
     """
 
     kind: Literal["lego"] = "lego"
