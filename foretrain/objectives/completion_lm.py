@@ -56,8 +56,8 @@ class CompletionLM(CausalLM):
         mask = prepared["mask"] & completions(batch["tokens"], self._marker, self._end)[:, 1:]
         if not bool(mask.any()):
             self._warn(
-                f"objective 'completion_lm': a batch had no loss token: its windows do not show {self.after!r} (or not as "
-                "the tokens it is by itself) with something after it. Where that is every batch, nothing is learned."
+                f"objective 'completion_lm': a batch had no loss token: its windows do not show {self.after!r} (or not "
+                "as the tokens it is by itself) with something after it. Where that is every batch, nothing is learned."
             )
         return prepared.with_(mask=mask)
 
