@@ -26,8 +26,8 @@ class TwoGates(WholeBatch):
 
     model: str
     """The teacher: a name under `models:` of the recipe."""
-    level: Unit = "row"
-    """What is selected: a `row` of the batch, by the means over its loss tokens, or a `token`."""
+    level: Unit = "token"
+    """What is selected: a `token`, or a `row` of the batch by the means over its loss tokens."""
     confidence: Number = Field(1.0, ge=0)
     """Power of the teacher's confidence in selection and weights; 0 leaves the teacher out of both."""
     uncertainty: Number = Field(1.0, ge=0)

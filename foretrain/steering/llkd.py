@@ -26,9 +26,10 @@ class Llkd(TwoGates):
     weighted mean over what was selected, however little that is; the rest has weight 0. Where nothing passes the
     gradient is 0: what the optimizer remembers, and weight decay, still move the weights a little, and the run says so.
 
-    It is for learners that know something already, as the paper's do: while all is uncertain, `burn_in` has everything
-    count. Single tokens are chosen by what they turned out to be, so that a learner of selected tokens expects too much
-    of their kind; rows are the paper's samples.
+    It is for learners that know something already, as the paper's do; while all is uncertain, `burn_in` has everything
+    count. And it is for choosing right rather than for probabilities: tokens are selected by what they turned out to
+    be, so that a learner of them expects too much of their kind. A small one that went on for 150 steps on a tenth of
+    the tokens was right as often as on all of them (26 %), at a loss of 4.6 against 3.7.
 
     `confidence: 0` leaves uncertainty alone to decide, `uncertainty: 0` confidence, and both 0 nobody: these are the
     controls of one gate, at the same cost. Figures: `used` (share of the loss tokens that were selected), `NAME/used`
