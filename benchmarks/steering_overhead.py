@@ -104,7 +104,7 @@ def measure(parts: dict[str, list[dict[str, Any]]], cycles: int, preset: str, mi
             "time": median(ratios),
             "quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]],
             "processor": median(mine / beside for (_, mine), (_, beside) in pairs),
-            "flops": _flops(each) / _flops(plain),
+            "flops": flops_of_a_cycle(each) / flops_of_a_cycle(plain),
             "memory": each.tensor_memory() / plain.tensor_memory(),
             "seconds_a_step": median(mine for mine, _ in seconds[name]) / CYCLE,
         }
@@ -113,7 +113,7 @@ def measure(parts: dict[str, list[dict[str, Any]]], cycles: int, preset: str, mi
     return found
 
 
-def _flops(made: Trainer) -> float:
+def flops_of_a_cycle(made: Trainer) -> float:
     """FLOPs of a cycle."""
     first = made.step - made.step % CYCLE
     return float(sum(made.meter.per_kind[made.kind(step)] for step in range(first, first + CYCLE)))

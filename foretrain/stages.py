@@ -96,6 +96,11 @@ class Timeline:
         """The period that a step belongs to; the last one for steps behind the end, the first for steps before it."""
         return next((period for period in self.stages if step < period.end), self.stages[-1])
 
+    def aside(self, step: int) -> bool:
+        """Whether a step is of a side branch, which the next stage leaves behind."""
+        period = self.at(step)
+        return period.branch <= step < period.end and period is not self.stages[-1]
+
     def ended(self, steps: int) -> Period | None:
         """The stage whose last step was just done, after so many steps; None where none was."""
         return next((period for period in self.stages if self.staged and period.end == steps), None)

@@ -37,7 +37,8 @@ class Problem:
     """The problem of one step on this rank's rows.
 
     Attributes:
-        loss: sum over this rank's loss tokens, in nats, of the unweighted losses of the first full gradient.
+        loss: sum over this rank's loss tokens, in nats, of their unweighted losses where each row is first
+            differentiated: at today's weights, unless a part walks through the rows and moves on in between.
         tokens: number of this rank's loss tokens.
     """
 
@@ -52,6 +53,8 @@ class Problem:
     tokens: Tensor = field(init=False)
     _decided: Decisions | None = None
     _measured: bool = False
+    # Rows whose losses are in `loss` already, once gradients of some rows alone were asked for.
+    _met: Tensor | None = None
 
     def __post_init__(self) -> None:
         # Left on the device, as the loss is: a number here would wait for it in every micro-batch.
@@ -71,15 +74,16 @@ class Problem:
         everything = group is None and at is None
         if self._decided is None and (self._whole or not everything):
             self._decide(rows if everything else torch.arange(self.batch.rows, device=rows.device))
-        total = learner.group.sum(self.tokens if group is None else self.batch["mask"][rows].sum())[0]
+        tokens = self.tokens if group is None else self.batch["mask"][rows].sum()
+        total, pieces = self._pieces(rows, tokens)
         # FSDP2 averages gradients over ranks where the plain path sums them.
         scale = (learner.group.world if learner.sharded else 1) / max(total, 1.0)
         learner.zero_gradients()
         fresh: list[Decisions] = []
         with learner.at(at):
-            pieces = rows.split(self.micro)
             for number, index in enumerate(pieces):
-                piece = self.batch.take(index)
+                idle = len(index) == 0
+                piece = self._uncounted() if idle else self.batch.take(index)
                 learner.sum_ranks(number == len(pieces) - 1)
                 with learner.autocast():
                     outputs = self.objective.forward(learner.model, piece)
@@ -89,18 +93,46 @@ class Problem:
                         weights = self._weights(losses.detach(), piece)
                         fresh.append(Decisions(targets, weights))
                     else:
-                        known = self._decided if len(index) == self.batch.rows else self._decided.rows(index)
+                        known = self._known(index)
                         losses, weights = self.objective.losses(outputs, piece, known.targets), known.weights
-                if everything and not self._measured:
-                    self.loss = self.loss + losses.detach().sum(dtype=torch.float64)
+                if not (self._measured or idle):
+                    new = losses.detach() if self._met is None else losses.detach() * ~self._met[index, None]
+                    self.loss = self.loss + new.sum(dtype=torch.float64)
                 weighted = losses if weights is None else losses * weights
                 (weighted.sum() * scale).backward()
                 self.reach("mid-step")
                 learner.collect()
         if self._decided is None:
             self._decided = _join(fresh)
-        self._measured |= everything
+        self._measured |= group is None
+        if group is not None:
+            if self._met is None:
+                self._met = torch.zeros(self.batch.rows, dtype=torch.bool, device=rows.device)
+            self._met[rows] = True
         return learner.gradient()
+
+    def _pieces(self, rows: Tensor, tokens: Tensor) -> tuple[float, list[Tensor]]:
+        """Loss tokens on all ranks, and the rows of each forward pass: as many passes on every rank.
+
+        Ranks gather sharded weights together, and a rank may have fewer of a group's rows than others, or none: it
+        then makes passes of no rows.
+        """
+        group = self.learner.group
+        mine = -(-len(rows) // self.micro)
+        total, *passes = group.sum(tokens, *(mine if rank == group.rank else 0 for rank in range(group.world)))
+        pieces = list(rows.split(self.micro)) if mine else []
+        return total, pieces + [rows[:0]] * (max(1, int(max(passes))) - mine)
+
+    def _known(self, index: Tensor) -> Decisions:
+        assert self._decided is not None
+        if len(index) == 0:
+            return Decisions()
+        return self._decided if len(index) == self.batch.rows else self._decided.rows(index)
+
+    def _uncounted(self) -> Batch:
+        """A row that counts nothing, for a pass of no rows."""
+        piece = self.batch.take(slice(0, 1))
+        return piece.with_(mask=torch.zeros_like(piece["mask"]))
 
     @torch.no_grad()
     def _decide(self, rows: Tensor) -> None:

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
-from pydantic import Field
-from torch import Tensor
-from transformers import PreTrainedModel
-
-from foretrain.checkpoints import Checkpointer
-from foretrain.errors import RequestError
-from foretrain.exporting import load_run_model
-from foretrain.merging.base import Merge, Merged
-from foretrain.merging.members import check_members
-from foretrain.modalities.base import modality_of
+from foretrain.merging._weighted import Weighted
 from foretrain.parts import Facts
-from foretrain.section import Count
-from foretrain.spans import interval
-
-if TYPE_CHECKING:
-    from foretrain.recipe import Recipe
-    from foretrain.run_directory import RunDirectory
-
-_FREE = re.compile(r"^_|dropout|pdrop|initializer|token_id|use_cache|version|dtype|architectures")
-"""Keys of a config that do not change what weights mean."""
 
 
-class Average(Merge):
+class Average(Weighted):
     """The uniform mean of the weights of the last checkpoints of every run, summed in float64.
 
     Of one run it is checkpoint averaging (latest weight averaging; stochastic weight averaging, arXiv 1803.05407), of
@@ -46,111 +25,5 @@ class Average(Merge):
         answers="what is the model? the mean of the weights of several checkpoints",
     )
 
-    last: Count = Field(5, gt=0)
-    """How many of the newest checkpoints of each run are averaged, by the schedule of `checkpoint.every`."""
-
-    def check(self, recipe: Recipe, steps: int | None = None) -> None:
-        keep, every = recipe.checkpoint.keep, recipe.checkpoint.every
-        if self.last == 1:
-            return
-        if keep < self.last:
-            raise RequestError(
-                f"merge: the average of the last {self.last} checkpoints needs checkpoint.keep: {self.last} or more "
-                f"(the recipe keeps {keep})."
-            )
-        steps = steps or recipe.budget.steps
-        if steps is not None:
-            written = -(-steps // interval(every, steps))
-        elif isinstance(every, float):
-            written = -int(-1 // every)
-        else:
-            return
-        if written < self.last:
-            raise RequestError(
-                f"merge: the average of the last {self.last} checkpoints needs a run that writes as many, and with "
-                f"checkpoint.every: {every:g} this one writes {written}. Lower checkpoint.every or merge.last."
-            )
-
-    def merge(self, runs: Sequence[RunDirectory]) -> Merged:
-        check_members(runs)
-        sums: dict[str, Tensor] = {}
-        kept: PreTrainedModel | None = None
-        count = 0
-        for run, model in self._models(runs):
-            weights = _weights(model)
-            if kept is None:
-                sums = {name: weight.double() for name, weight in weights.items()}
-            else:
-                _refuse_other(run, model, weights, runs[0], kept, sums)
-                for name, weight in weights.items():
-                    sums[name] += weight
-            kept, count = model, count + 1
-        assert kept is not None
-        with torch.no_grad():
-            for name, weight in _weights(kept).items():
-                mean = sums[name] / count
-                weight.copy_(mean if weight.is_floating_point() else mean.round())
-        return Merged(kept, _subject(kept, runs[0]))
-
-    def _models(self, runs: Sequence[RunDirectory]) -> Iterator[tuple[RunDirectory, PreTrainedModel]]:
-        """The models, one at a time."""
-        for run in runs:
-            # The last checkpoint of a finished run is its model, which may be all that was kept of it.
-            for step in [None] if self.last == 1 else self._steps(run):
-                yield run, load_run_model(run, step)[0]
-
-    def _steps(self, run: RunDirectory) -> list[int]:
-        found = Checkpointer(run.checkpoints_path, owner=False)
-        steps = [step for step in found.steps() if not found.manifest(step).passing]
-        if len(steps) < self.last:
-            raise RequestError(
-                f"{run.path} has {len(steps)} checkpoints, fewer than the {self.last} to be averaged. Run it with "
-                f"checkpoint.keep: {self.last} and a small enough checkpoint.every, or lower merge.last."
-            )
-        return steps[-self.last :]
-
-
-def _subject(model: PreTrainedModel, run: RunDirectory) -> Any:
-    """A model as the tasks of a run see it."""
-    modality = modality_of(model.config)
-    return modality.subject(model, modality.load_tokenizer(run.tokenizer_path), int(run.plan()["model"]["context"]))
-
-
-def _weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Parameters (tied ones once) and the buffers that are saved, by name."""
-    saved = model.state_dict().keys()
-    buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
-    return {**{name: parameter.detach() for name, parameter in model.named_parameters()}, **buffers}
-
-
-def _refuse_other(
-    run: RunDirectory,
-    model: PreTrainedModel,
-    weights: dict[str, Tensor],
-    first: RunDirectory,
-    before: PreTrainedModel,
-    sums: dict[str, Tensor],
-) -> None:
-    """See that the weights of two models are numbers of the same meaning."""
-    shapes = {name: list(weight.shape) for name, weight in weights.items()}
-    wanted = {name: list(weight.shape) for name, weight in sums.items()}
-    differ = [
-        f"{name}: {shapes.get(name, 'none')} and {wanted.get(name, 'none')}"
-        for name in {**wanted, **shapes}
-        if shapes.get(name) != wanted.get(name)
-    ]
-    ours, theirs = _settings(model), _settings(before)
-    differ = differ or [
-        f"{key}: {ours.get(key)} and {theirs.get(key)}"
-        for key in {**theirs, **ours}
-        if ours.get(key) != theirs.get(key)
-    ]
-    if differ:
-        raise RequestError(
-            f"{run.path} cannot be averaged with {first.path}: their models are not the same network "
-            f"({'; '.join(differ[:3])}). Average runs of one `model`; others can be merged as an ensemble."
-        )
-
-
-def _settings(model: PreTrainedModel) -> dict[str, Any]:
-    return {key: value for key, value in model.config.to_dict().items() if not _FREE.search(key)}
+    def shares(self) -> list[float]:
+        return [1.0] * self.last

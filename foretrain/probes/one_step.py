@@ -16,6 +16,7 @@ from foretrain.errors import RequestError
 from foretrain.hashing import seed_from
 from foretrain.models.roles import select
 from foretrain.parts import Facts
+from foretrain.probes._windows import drawn, windows_ahead
 from foretrain.probes.base import Probe
 from foretrain.section import Count, Number
 from foretrain.vectors import Vector, added, dot, norm
@@ -96,25 +97,17 @@ class OneStep(Probe):
 
     def batches(self, context: Context) -> list[Batch]:
         """This rank's share of every mini-batch, prepared; a row that fills up a rank's share counts nothing."""
-        stream, group = context.stream, context.group
-        domains = [name for name in stream.domains if stream.weights[name] > 0]
+        group, domains = context.group, drawn(context)
         share = -(-self.rows // group.world)
         made = []
         for pair in range(self.pairs):
             turn, which = divmod(pair, len(domains))
-            first = stream.seen(domains[which]) + stream.rows + turn * self.rows
             mine = np.arange(group.rank * share, (group.rank + 1) * share)
-            tensors = stream.windows_at(domains[which], first + np.minimum(mine, self.rows - 1))
-            batch = Batch(
-                tensors,
-                seed=seed_from(context.seed, self.kind, stream.step, pair),
-                step=stream.step,
-                positions=torch.from_numpy(mine),
-                domains=stream.domains,
-            )
-            batch = context.objective.prepare(batch)
-            counts = torch.from_numpy(mine < self.rows)[:, None]
-            made.append(batch.with_(mask=batch["mask"] & counts).to(context.device))
+            numbers = turn * self.rows + np.minimum(mine, self.rows - 1)
+            seed = seed_from(context.seed, self.kind, context.stream.step, pair)
+            batch = windows_ahead(context, domains[which], numbers, seed)
+            counts = torch.from_numpy(mine < self.rows)[:, None].to(context.device)
+            made.append(batch.with_(mask=batch["mask"] & counts))
         return made
 
 

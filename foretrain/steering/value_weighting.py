@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foretrain.batch import Batch
 from foretrain.parts import Facts
-from foretrain.section import Number
+from foretrain.section import Count, Number
 from foretrain.steering._by_value import ByValue
 from foretrain.steering._weights import effective_share, tempered
 
@@ -52,6 +52,8 @@ class ValueWeighting(ByValue):
     """Largest weight, and the inverse of the smallest."""
     floor: Number = Field(0.5, gt=0, le=1)
     """Smallest effective sample size, as a share of the loss tokens."""
+    items: Count = Field(8, gt=0)
+    """Feedback items of a measurement, over all ranks, drawn anew each time; their gradient is a third of its cost."""
 
     _scores: dict[str, float] = PrivateAttr(default_factory=dict)
     _weights: Tensor | None = PrivateAttr(None)

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_serializer
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from foretrain.corpus.where import Wanted, without_unused
 from foretrain.errors import RequestError
 from foretrain.parts import Facts
 from foretrain.section import Count, DataPath, Number
@@ -50,6 +51,10 @@ class LinearProbe(Task):
 
     path: DataPath
     """A .jsonl, .csv or .parquet file of items (.gz and .zst too), a folder of them, or `builtin:NAME`."""
+    options: dict[str, Any] = {}
+    """Settings of a `builtin:` corpus, or of a `hub:` data set; for `test` too, where that is a path."""
+    where: dict[str, Wanted] = {}
+    """Keep items whose fields have these values (any of them, for a list)."""
     text: Wording = "text"
     """Field with the text, or a template such as `{title}. {body}`."""
     label: str = "label"
@@ -63,6 +68,8 @@ class LinearProbe(Task):
     l2: Number = Field(1.0, gt=0)
     """Strength of the penalty `l2 / 2 * |weights|^2`, against the sum of the training items' losses."""
 
+    _without_unused = model_serializer(mode="wrap")(without_unused)
+
     def make(self, fields: Mapping[str, Any], place: str) -> Labelled:
         """The item of one record."""
         label = as_text(look_up(fields, self.label, place), self.label, place)
@@ -74,9 +81,9 @@ class LinearProbe(Task):
         Raises:
             RequestError: one side is empty, the training side holds a single label, or the sides share a text.
         """
-        found = load(self.path, self.make, self.limit)
+        found = self._load(self.path)
         if isinstance(self.test, str):
-            train, test = found, load(self.test, self.make, self.limit)
+            train, test = found, self._load(self.test)
             shared = {item.given for item in train} & {item.given for item in test}
             if shared:
                 raise RequestError(
@@ -93,6 +100,9 @@ class LinearProbe(Task):
                 f"{self.path}: all items have the label {labels.pop()!r} ('{self.label}'); two are needed."
             )
         return train, test
+
+    def _load(self, path: str) -> list[Labelled]:
+        return load(path, self.make, self.limit, options=self.options, where=self.where)
 
     def texts(self) -> Iterable[str]:
         """The texts of the items that judge."""

@@ -109,6 +109,16 @@ def test_a_test_path_and_labels_that_were_never_seen(tmp_path: Path) -> None:
     assert found["accuracy"].items == 9 and found["accuracy"].values[0] == 0 and "loss" not in found
 
 
+def test_settings_of_a_built_in_corpus(tmp_path: Path) -> None:
+    options = {"states": 3, "symbols": 4, "count": 60}
+    task = LinearProbe(path="builtin:hidden_markov", options=options, text="prefix", label="state")
+    train, test = task.items()
+    assert len(train) + len(test) == 60 and {item.right for item in train + test} <= {"s0", "s1", "s2"}
+    assert task.model_dump()["options"] == options
+    plain = LinearProbe(path=write_items(tmp_path / "a.jsonl", items())).model_dump()
+    assert "options" not in plain, "hashes of tasks without any stay what they were"
+
+
 def test_faults(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="all items have the label 'low'"):
         path = write_items(tmp_path / "a.jsonl", [{**item, "label": "low"} for item in items()])
