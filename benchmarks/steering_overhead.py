@@ -3,8 +3,10 @@
 Run: `python -m benchmarks.steering_overhead` (a quarter of an hour on two cores; `--quick` about five minutes). All
 trainers live in one process and take their cycles of 8 steps (one meta step each) in turn, so that whatever else the
 machine does falls on all alike; a ratio is the median over cycles of a part's seconds over those of plain training
-beside it. Memory is that of the process's tensors in the dearest step. `--sweep` shows how the cost of `v_pretraining`
-hangs on its candidates (K) and on the steps between updates of the designer (r).
+beside it; `processor` is the same of processor seconds, which others on the machine move less. Memory is that of the
+process's tensors in the dearest step. `--sweep` shows how the cost of `v_pretraining` hangs on its candidates (K) and
+on the steps between updates of the designer (r). `--only NAME ...` measures some parts; `--micro 4096` gives passes
+the whole batch, in place of half of it: then parts that need all losses before the gradient have no pass of their own.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ PARTS: dict[str, list[dict[str, Any]]] = {
     "value_weighting": [{"kind": "value_weighting", "feedback": "problems"}],
     "value_mixture": [{"kind": "value_mixture", "feedback": "problems"}],
     "self_distillation": [{"kind": "self_distillation"}],
+    "dynamic_loss_reweighting": [{"kind": "dynamic_loss_reweighting", "burn_in": 0}],
+    "dynamic_loss_reweighting token": [{"kind": "dynamic_loss_reweighting", "burn_in": 0, "level": "token"}],
     "oracle_target": [{"kind": "oracle_target", "feedback": "problems"}],
     "v_pretraining cosine": [{"kind": "v_pretraining", **DESIGN, "alignment": "cosine"}],
     "v_pretraining paper": [{"kind": "v_pretraining", **DESIGN, "designer": "paper"}],
@@ -65,48 +69,51 @@ SWEEP = {
 }
 
 
-def trainer(steering: list[dict[str, Any]], preset: str) -> Trainer:
+def trainer(steering: list[dict[str, Any]], preset: str, micro: int) -> Trainer:
     """A trainer of the 6M model with some steering, at its first step."""
-    recipe = make_recipe({**BASE, "steering": steering, "model": {"kind": "llama", "preset": preset}})
+    changes = {"model": {"kind": "llama", "preset": preset}, "batch": {**BASE["batch"], "micro": micro}}
+    recipe = make_recipe({**BASE, **changes, "steering": steering})
     plan = make_plan(recipe, Group())
     assert plan.total_steps is not None
     return Trainer(plan, plan.total_steps, Group())
 
 
-def cycle(made: Trainer) -> float:
-    """Seconds of as many steps as there are from one meta step to the next."""
-    begin = time.perf_counter()
+def cycle(made: Trainer) -> tuple[float, float]:
+    """Seconds, and seconds of this process's threads, of as many steps as there are from one meta step to the next."""
+    begin, used = time.perf_counter(), time.process_time()
     for _ in range(CYCLE):
         made.counted_step()
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, time.process_time() - used
 
 
-def measure(parts: dict[str, list[dict[str, Any]]], cycles: int, preset: str) -> dict[str, Any]:
+def measure(parts: dict[str, list[dict[str, Any]]], cycles: int, preset: str, micro: int) -> dict[str, Any]:
     """Ratios to plain training of every part."""
-    made = {name: trainer(steering, preset) for name, steering in parts.items()}
+    made = {name: trainer(steering, preset, micro) for name, steering in parts.items()}
     for each in made.values():
         cycle(each)  # the first steps are counted, and slower
-    seconds: dict[str, list[float]] = {name: [] for name in made}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
     for _ in range(cycles):
         for name, each in made.items():
             seconds[name].append(cycle(each))
     plain = made["plain"]
     found = {}
     for name, each in made.items():
-        ratios = sorted(mine / beside for mine, beside in zip(seconds[name], seconds["plain"], strict=True))
+        pairs = list(zip(seconds[name], seconds["plain"], strict=True))
+        ratios = sorted(mine / beside for (mine, _), (beside, _) in pairs)
         found[name] = {
             "time": median(ratios),
             "quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]],
-            "flops": _flops(each) / _flops(plain),
+            "processor": median(mine / beside for (_, mine), (_, beside) in pairs),
+            "flops": flops_of_a_cycle(each) / flops_of_a_cycle(plain),
             "memory": each.tensor_memory() / plain.tensor_memory(),
-            "seconds_a_step": median(seconds[name]) / CYCLE,
+            "seconds_a_step": median(mine for mine, _ in seconds[name]) / CYCLE,
         }
-        told = "  ".join(f"{key} {found[name][key]:.3f}" for key in ("time", "flops", "memory"))
-        print(f"{name:24}{told}", flush=True)
+        told = "  ".join(f"{key} {found[name][key]:.3f}" for key in ("time", "processor", "flops", "memory"))
+        print(f"{name:32}{told}", flush=True)
     return found
 
 
-def _flops(made: Trainer) -> float:
+def flops_of_a_cycle(made: Trainer) -> float:
     """FLOPs of a cycle."""
     first = made.step - made.step % CYCLE
     return float(sum(made.meter.per_kind[made.kind(step)] for step in range(first, first + CYCLE)))
@@ -115,21 +122,30 @@ def _flops(made: Trainer) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the default designer and the value methods only")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help="these parts only, beside plain")
     parser.add_argument("--sweep", action="store_true", help="candidates and steps between updates instead")
     parser.add_argument("--cycles", type=int, default=5, help="cycles of 8 steps for each")
     parser.add_argument("--preset", default="6M", help="size of the learner")
+    parser.add_argument("--micro", type=int, default=BASE["batch"]["micro"], help="tokens per forward pass")
     parser.add_argument("--write", type=Path, help="folder for a dated result file")
     parser.add_argument("--draw", type=Path, help="file for the curves of a sweep (.svg)")
     options = parser.parse_args()
-    parts = SWEEP if options.sweep else {name: PARTS[name] for name in (QUICK if options.quick else PARTS)}
-    found = measure(parts, options.cycles, options.preset)
+    named = ["plain", *options.only] if options.only else QUICK if options.quick else PARTS
+    parts = SWEEP if options.sweep else {name: PARTS[name] for name in named}
+    found = measure(parts, options.cycles, options.preset, options.micro)
     print(json.dumps(found, indent=2))
     if options.draw is not None and options.sweep:
         options.draw.write_text(draw(found), encoding="utf-8")
     if options.write is not None:
         options.write.mkdir(parents=True, exist_ok=True)
         day, kind = time.strftime("%Y-%m-%d", time.gmtime()), "sweep" if options.sweep else "parts"
-        data = {"preset": options.preset, "cycles": options.cycles, "ratios": found, "environment": describe()}
+        data = {
+            "preset": options.preset,
+            "micro": options.micro,
+            "cycles": options.cycles,
+            "ratios": found,
+            "environment": describe(),
+        }
         write_json(options.write / f"{day}-steering-overhead-{kind}.json", data)
 
 

@@ -43,7 +43,11 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, learner: Learner, objective: Objective, group: Group) -> dict[str, float]:
-        """`validation/DOMAIN/loss` of every domain (and it in other units), and their mixture as `validation/loss`."""
+        """`validation/DOMAIN/loss` of every domain (and it in other units), and their mixture as `validation/loss`.
+
+        Of several domains also `validation/mean_loss`, in which each counts alike whatever its weight, and
+        `validation/worst_loss`, the highest.
+        """
         figures: dict[str, float] = {}
         with learner.evaluating():
             for number, (name, tokens) in enumerate(self.sets.items()):
@@ -55,6 +59,9 @@ class Validation:
             figures["validation/loss"] = sum(
                 share * figures[f"validation/{name}/loss"] for name, share in self.shares.items()
             )
+        if len(self.sets) > 1:
+            losses = [figures[f"validation/{name}/loss"] for name in self.sets]
+            figures |= {"validation/mean_loss": sum(losses) / len(losses), "validation/worst_loss": max(losses)}
         return figures
 
     def _domain(

@@ -154,6 +154,8 @@ def model_card(recipe: Recipe, plan: Mapping[str, Any], result: Mapping[str, Any
         counts = [f"{splits.get(split, {}).get('tokens', 0):,}" for split in ("train", recipe.evaluation.split)]
         if "unique" in splits.get("train", {}):
             counts[0] = f"{splits['train']['unique']:,} of {counts[0]}"
+        if "kept_of" in splits.get("train", {}):
+            counts[0] += f" kept of {splits['train']['kept_of']['tokens']:,}"
         cells = [name, f"{plan['weights'][name]:.3f}", *counts, f"`{plan['hashes']['corpus'].get(name, '')}`"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## Budget", "", "| steps | tokens | FLOPs | seconds |", "| --- | --- | --- | --- |"]

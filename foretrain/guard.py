@@ -25,6 +25,10 @@ class Guard:
         self.bad_in_a_row = 0
         self.skipped = 0
 
+    def begin(self) -> None:
+        """Forget the losses so far: another stage begins, whose text may be harder for the model."""
+        self.recent.clear()
+
     def judge(self, step: int, loss: float, norm: float) -> Verdict:
         """Whether the step may be applied.
 

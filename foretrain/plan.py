@@ -25,10 +25,14 @@ from foretrain.models.size import count_parameters
 from foretrain.parts import Part
 from foretrain.recipe import Recipe
 from foretrain.stages import Timeline, mean_weights
+from foretrain.tokens.arranged import Arranged
 from foretrain.tokens.prepare import Prepared, Progress
 from foretrain.tokens.readable import Readable
 from foretrain.tokens.stream import Stream
 from foretrain.tokens.tokenizer import TextTokenizer
+
+_NEARLY = 0.95
+"""Share of an epoch from which on it counts as a whole one."""
 
 
 @dataclass
@@ -110,6 +114,7 @@ class Plan:
             rows=self.rows,
             seed=self.recipe.seed,
             segments=self.recipe.documents == "separate",
+            orders={name: domain.order.windows for name, domain in self.recipe.corpus.items()},
             unique={name: domain.unique for name, domain in self.recipe.corpus.items() if domain.unique is not None},
         )
 
@@ -184,6 +189,7 @@ class Plan:
                     "bytes": part.bytes,
                     # Of these tokens, so many are trained on.
                     **({"unique": self.unique[name]} if split == "train" and name in self.unique else {}),
+                    **_selected(part),
                 }
                 for split, part in splits.items()
             }
@@ -225,6 +231,13 @@ class Plan:
         """Estimated peak memory of training on one device, in bytes."""
         moments = self.recipe.optimizer.moments(Role("matrix", None, ""))
         return flops.memory_estimate(self.skeleton, self.micro_rows, self.context, self.precision, moments=moments)
+
+
+def _selected(part: Readable) -> dict[str, Any]:
+    """Of how many documents and tokens those of a set were kept, where not all were."""
+    if not isinstance(part, Arranged) or part.documents == part.base.documents:
+        return {}
+    return {"kept_of": {"documents": part.base.documents, "tokens": part.base.tokens}}
 
 
 def make_plan(
@@ -296,7 +309,18 @@ def make_plan(
     if plan.total_steps is not None:
         plan.timeline(plan.total_steps)  # refuses stages without a step
     _note_split(plan)
+    _note_orders(plan)
     return plan
+
+
+def _note_orders(plan: Plan) -> None:
+    """Say so where a run sees the beginning of an order alone."""
+    for name, epochs in plan.epochs().items():
+        if plan.recipe.corpus[name].order.by_score and 0 < epochs < _NEARLY:
+            plan.notes.append(
+                f"domain '{name}' is read in the order of its scores, and the run reads {100 * epochs:.0f} % of it, so "
+                f"the rest is never seen; lengthen the run, or keep less text (corpus.{name}.keep)"
+            )
 
 
 def _note_split(plan: Plan) -> None:
@@ -375,6 +399,7 @@ def _parts(recipe: Recipe) -> Iterator[tuple[str, Part]]:
         yield from ((f"{axis}[{number}]", part) for number, part in enumerate(listed))
     yield from ((f"feedback.{name}", part) for name, part in recipe.feedback.items())
     yield from ((f"tasks.{name}", part) for name, part in recipe.tasks.items())
+    yield from ((f"corpus.{name}.score", part.score) for name, part in recipe.corpus.items() if part.score is not None)
 
 
 def _refuse_overlap(recipe: Recipe, text: str, notes: list[str]) -> None:

@@ -10,11 +10,13 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
     model_validator,
 )
 
+from foretrain.corpus.scorers.base import Scorer
 from foretrain.corpus.where import Wanted, without_unused
 from foretrain.errors import RequestError
 from foretrain.feedback.base import Feedback
@@ -32,6 +34,8 @@ from foretrain.spans import Span
 from foretrain.stages import Stage, stage_faults
 from foretrain.steering.base import Steering
 from foretrain.tasks.base import Task
+from foretrain.tokens.orders.base import DocumentOrder
+from foretrain.tokens.selection import Keep
 from foretrain.tokens.tokenizers.base import Tokenizer
 from foretrain.trackers.base import Tracker
 from foretrain.wording import check_template
@@ -82,6 +86,12 @@ class Domain(Section):
     """Read at most this many documents."""
     unique: Count | None = Field(None, gt=0)
     """Train on this many tokens of the train split alone (whole windows, drawn by the seed), again and again."""
+    score: PartOf[Scorer] | None = None
+    """What gives each training document a number, for `keep` and `order`."""
+    keep: Keep | None = None
+    """Train on some of the documents alone: those with the best scores, or, as a control, any."""
+    order: PartOf[DocumentOrder] = Field({"kind": "shuffled"}, validate_default=True)
+    """In which order the training documents are gone through; each domain has its own."""
     invalid: Literal["replace", "error"] = "replace"
     """Invalid UTF-8: replaced and counted, or an error."""
     options: dict[str, Any] = {}
@@ -94,7 +104,28 @@ class Domain(Section):
             raise ValueError("validation and steer are shares from 0 to below 1, and leave something to train on")
         return self
 
-    _without_unused = model_serializer(mode="wrap")(without_unused)
+    @model_validator(mode="after")
+    def _scored(self) -> Domain:
+        if self.score is None and self.keep is not None and self.keep.best != "random":
+            raise ValueError(f"keep: documents of the {self.keep.best} score need a `score`, such as {_A_SCORE}")
+        if self.score is None and self.order.by_score:
+            raise ValueError(f"order: '{self.order.kind}' goes by a `score`, such as {_A_SCORE}")
+        if self.unique is not None and not self.order.limits:
+            raise ValueError(
+                f"unique: a limit draws windows anew, so they would not be {self.order.kind}; use `keep` instead, "
+                "which selects documents"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is newer than the first recipes and not used, so that their hashes stay the same."""
+        plain = without_unused(self, handler)
+        usual = {"score": None, "keep": None, "order": {"kind": "shuffled"}}
+        return {key: value for key, value in plain.items() if key not in usual or value != usual[key]}
+
+
+_A_SCORE = "score: {kind: field, field: quality}"
 
 
 def _path_alone(value: Any) -> Any:
@@ -339,17 +370,18 @@ def _by_kind_first(changes: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _set_key(data: dict[str, Any], keys: list[str], value: Any, where: str) -> dict[str, Any]:
     # A bare text stands for a mapping with one key: `path` in the corpus, `kind` elsewhere.
-    changed: dict[str, Any] = _set(data, keys, value, where, bare="path" if keys[0] == "corpus" else "kind")
+    changed: dict[str, Any] = _set(data, keys, value, where)
     return changed
 
 
-def _set(node: Any, keys: list[str], value: Any, where: str, bare: str) -> Any:
+def _set(node: Any, keys: list[str], value: Any, where: str, above: tuple[str, ...] = ()) -> Any:
     key, rest = keys[0], keys[1:]
+    bare = "path" if len(above) == 2 and above[0] == "corpus" else "kind"
     if isinstance(node, list) and (bare == "kind" or key.isdigit()):
         if not key.isdigit() or int(key) >= len(node):
             items = f"from 0 to {len(node) - 1}" if node else "but the list is empty"
             raise RequestError(f"{where}: '{key}' should be the number of an item, {items}.")
-        changed = _set(node[int(key)], rest, value, where, bare) if rest else value
+        changed = _set(node[int(key)], rest, value, where, (*above, key)) if rest else value
         return [*node[: int(key)], changed, *node[int(key) + 1 :]]
     if isinstance(node, str | list):
         node = {bare: node}
@@ -358,7 +390,7 @@ def _set(node: Any, keys: list[str], value: Any, where: str, bare: str) -> Any:
     if len(rest) == 1 and key == "budget":
         return {**node, key: {rest[0]: value}}
     if rest:
-        return {**node, key: _set(node.get(key), rest, value, where, bare)}
+        return {**node, key: _set(node.get(key), rest, value, where, (*above, key))}
     if key == "kind" and node.get("kind") not in (None, value):
         return {"kind": value}
     return {**node, key: value}

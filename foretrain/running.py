@@ -272,6 +272,9 @@ def _refuse_other_data(frozen: dict[str, Any], plan: Plan, folder: Path) -> None
     differs = [f"domain {name}" for name, value in before["corpus"].items() if now["corpus"].get(name) != value]
     told = before.get("feedback", {})
     differs += [f"feedback {name}" for name, value in told.items() if now["feedback"].get(name) != value]
+    scored = before.get("scores", {})
+    now_scored = now.get("scores", {})
+    differs += [f"the scores of domain {name}" for name, value in scored.items() if now_scored.get(name) != value]
     if before["tokenizer"] != now["tokenizer"]:
         differs.append("the tokenizer")
     if differs:

@@ -134,7 +134,7 @@ def _restated(fault: ErrorDetails) -> InitErrorDetails:
 
 def _branch(key: int | str) -> bool:
     """Whether a step of a fault's place is pydantic's name for one type of a union, and no key of the recipe."""
-    return isinstance(key, str) and key.startswith(("function-", "list[", "nullable["))
+    return isinstance(key, str) and key.startswith(("function-", "list[", "dict[", "literal[", "nullable["))
 
 
 def problems(error: ValidationError, within: str = "") -> list[str]:

@@ -122,6 +122,8 @@ class Trainer:
         step, recipe = self.step, self.plan.recipe
         self.figures = {}
         self.branches.enter(step, self.timeline)
+        if step == self.timeline.at(step).first:
+            self.guard.begin()
         self.learner.zero_gradients()  # first of all: scoring a batch needs the memory that the old ones take
         torch.manual_seed(seed_from(recipe.seed, "step", step, self.group.rank))  # dropout: pure in (seed, step)
 

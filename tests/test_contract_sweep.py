@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from foretrain.batch import Batch
 from foretrain.checks import check_part
+from foretrain.checks.trial import trial
 from foretrain.context import Context
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.document import Document
@@ -61,10 +62,19 @@ def _items(folder: Path) -> str:
     return write_items(folder / "items.jsonl", ITEMS)
 
 
-def _saved_model(folder: Path) -> str:
-    model().save_pretrained(folder / "model")
+def _saved_model(folder: Path, vocabulary: int = 390) -> str:
+    model(vocabulary=vocabulary).save_pretrained(folder / "model")
     byte_tokenizer().save(folder / "model")
     return str(folder / "model")
+
+
+def _residual(folder: Path) -> dict[str, Any]:
+    for seed, name in enumerate(("plus", "minus")):
+        trainer = trial({"seed": seed})
+        plain: Any = trainer.plan.build_model()
+        plain.save_pretrained(folder / name)
+        trainer.plan.processor.save(folder / name)
+    return {"plus": str(folder / "plus"), "minus": str(folder / "minus")}
 
 
 def _lm_eval(folder: Path) -> dict[str, Any]:
@@ -108,12 +118,22 @@ MASKS = {
     "parameters": "last:1",
 }
 
+TEACHER = {"model": "teacher"}
+
 SHAPES = {"path": "builtin:shapes", "options": {"count": 40, "size": 16, "seed": 5}}
 
+STAGES = {"first": {"weights": {"prose": 1}}, "second": {"weights": {"prose": 1, "sums": 1}}}
+
 EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
+    ("steering", "distillation"): lambda folder: TEACHER,
+    ("steering", "offline_distillation"): lambda folder: TEACHER,
+    ("steering", "salt"): lambda folder: {**TEACHER, "until": 0.5, "fade": 0.5},
+    ("steering", "salt_selection"): lambda folder: {**TEACHER, "until": 0.5, "pool": 2},
     ("steering", "injection"): lambda folder: {"interventions": {"facts": {"path": "builtin:passwords", "limit": 4}}},
     ("feedback", "segmentation"): lambda folder: IMAGES["feedback"]["labelled"],
     ("steering", "learned_masks"): lambda folder: MASKS,
+    ("steering", "llkd"): lambda folder: TEACHER,
+    ("steering", "random_selection"): lambda folder: TEACHER,
     ("steering", "random_feedback_masks"): lambda folder: MASKS,
     ("feedback", "text"): lambda folder: FEEDBACK["problems"],
     ("steering", "mix_feedback"): lambda folder: {"feedback": "problems"},
@@ -123,12 +143,26 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "static_mixture"): lambda folder: {"weights": {"prose": 3, "sums": 1}},
     ("steering", "value_mixture"): lambda folder: {"feedback": "problems", **VALUED},
     ("steering", "value_weighting"): lambda folder: {"feedback": "problems", **VALUED},
+    ("objective", "completion_lm"): lambda folder: {"after": ": "},
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
+    ("merge", "instruction_residual"): _residual,
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
+    ("scorer", "field"): lambda folder: {"field": "quality"},
+    ("scorer", "ngram_perplexity"): lambda folder: {"reference": _items(folder)},
     ("task", "completion_loss"): lambda folder: {"path": _items(folder)},
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
     ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
     ("task", "image_probe"): lambda folder: SHAPES,
+    ("task", "language_mixing"): lambda folder: {
+        "prompts": {"path": _items(folder)},
+        "languages": {
+            "english": {"path": "builtin:biographies", "options": {"people": 9}},
+            "cipher": {"path": "builtin:ciphers", "options": {"text": "builtin:biographies"}, "limit": 9},
+        },
+        "language": "cipher",
+        "words": 1,
+        "tokens": 8,
+    },
     ("task", "linear_probe"): lambda folder: {"path": _items(folder)},
     ("task", "lm_eval"): _lm_eval,
     ("task", "multiple_choice"): lambda folder: {"path": _items(folder)},
@@ -137,11 +171,24 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
 }
 """Settings of the parts that cannot do without."""
 
-RECIPES: dict[tuple[str, str], dict[str, Any]] = {
+
+def _with_teacher(folder: Path) -> dict[str, Any]:
+    return {"models": {"teacher": {"path": _saved_model(folder, vocabulary=384)}}}
+
+
+RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]] = {
+    ("steering", "distillation"): _with_teacher,
+    ("steering", "offline_distillation"): _with_teacher,
+    ("steering", "salt"): _with_teacher,
+    ("steering", "salt_selection"): _with_teacher,
     ("feedback", "segmentation"): IMAGES,
     ("steering", "learned_masks"): IMAGES,
+    ("steering", "llkd"): _with_teacher,
+    ("steering", "random_selection"): _with_teacher,
     ("steering", "random_feedback_masks"): IMAGES,
     ("steering", "random_masks"): IMAGES,
+    ("steering", "elastic_weight_consolidation"): {"stages": STAGES},
+    ("steering", "synaptic_intelligence"): {"stages": STAGES},
     ("steering", "mix_feedback"): {"feedback": FEEDBACK},
     ("steering", "oracle_target"): {"feedback": FEEDBACK},
     ("steering", "random_feedback"): {"feedback": FEEDBACK},
@@ -149,8 +196,12 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("steering", "value_mixture"): {"feedback": FEEDBACK},
     ("steering", "value_weighting"): {"feedback": FEEDBACK},
     ("probe", "one_step"): {"feedback": FEEDBACK},
+    ("probe", "task_dip"): {
+        "tasks": {"sums": {"kind": "completion_loss", **FEEDBACK["problems"], "limit": 4}},
+        "overlap": "warn",
+    },
 }
-"""What parts need of the trial recipe: its top-level keys."""
+"""What parts need of the trial recipe: its top-level keys, or what makes them in a folder."""
 
 PARTS = [
     part
@@ -165,6 +216,7 @@ def test_every_part_keeps_its_promises(part: type[Part], tmp_path: Path, monkeyp
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     settings = EXAMPLES.get((part.axis, part.name()), lambda folder: {})(tmp_path)
     recipe = RECIPES.get((part.axis, part.name()))
+    recipe = recipe(tmp_path) if callable(recipe) else recipe
     check_part(part.model_validate({"kind": part.name(), **settings}), recipe)
 
 

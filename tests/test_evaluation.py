@@ -42,6 +42,9 @@ def test_it_equals_a_plain_loop(limit: int) -> None:
         assert figures[f"validation/{domain}/loss"] == pytest.approx(naive(trainer, domain, limit), abs=1e-5)
     mixed = (2 * figures["validation/prose/loss"] + figures["validation/sums/loss"]) / 3
     assert figures["validation/loss"] == pytest.approx(mixed, rel=1e-12)
+    losses = [figures["validation/prose/loss"], figures["validation/sums/loss"]]
+    assert figures["validation/mean_loss"] == pytest.approx(sum(losses) / 2, rel=1e-12)
+    assert figures["validation/worst_loss"] == max(losses) > min(losses)
 
 
 def test_bits_per_byte_need_no_knowledge_of_the_tokenizer() -> None:

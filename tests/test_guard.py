@@ -9,6 +9,7 @@ import pytest
 
 from foretrain.errors import RunError
 from foretrain.guard import WINDOW, Guard
+from tests.tiny import tiny_trainer
 
 
 def fed(guard: Guard, losses: list[float]) -> list[str]:
@@ -81,3 +82,16 @@ def test_a_resumed_guard_judges_as_one_that_was_never_stopped() -> None:
     assert fed(second, losses[WINDOW + 2 :]) == verdicts[WINDOW + 2 :]
     assert second.state_dict() == whole.state_dict()
     assert whole.recent.maxlen == second.recent.maxlen == WINDOW
+
+
+def test_another_stage_is_no_spike() -> None:
+    """Its text may be harder by far than what was read so far; within a stage a loss like that is still one."""
+    stages = {"first": {"weights": {"prose": 1}}, "second": {"weights": {"sums": 1}}}
+    corpus = {"prose": {"path": "builtin:biographies"}, "sums": {"path": "builtin:arithmetic"}}
+    one = tiny_trainer(8, corpus=corpus, stages=stages)
+    for step in range(8):
+        if step in (3, 4):  # losses that let any real one be a spike
+            one.guard.recent.extend(calm(WINDOW))
+            one.guard.recent.extend(value / 100 for value in calm(WINDOW))
+        skipped = one.train_step().get("skipped")
+        assert skipped == ("spike" if step == 3 else None), step

@@ -13,6 +13,7 @@ from foretrain.checks.trial import (
 )
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.formats.base import Format
+from foretrain.corpus.scorers.base import Scorer
 from foretrain.feedback.base import Feedback
 from foretrain.images.builtin.base import ImageBuiltin
 from foretrain.images.formats.base import ImageFormat
@@ -29,6 +30,7 @@ from foretrain.steering.base import Steering
 from foretrain.studies.executors.base import Executor
 from foretrain.studies.stopping.base import Stopping
 from foretrain.tasks.base import Task
+from foretrain.tokens.orders.base import DocumentOrder
 from foretrain.tokens.tokenizers.base import Tokenizer
 from foretrain.trackers.base import Tracker
 
@@ -53,6 +55,7 @@ def check_part(part: Part, recipe: Mapping[str, Any] | None = None) -> None:
 
 FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Builtin: of_data.check_builtin,
+    DocumentOrder: of_data.check_order,
     Executor: of_studies.check_executor,
     Format: of_data.check_format,
     ImageBuiltin: of_data.check_image_set,
@@ -65,6 +68,7 @@ FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Parametrization: of_training.check_parametrization,
     Probe: of_training.check_probe,
     Schedule: of_training.check_schedule,
+    Scorer: of_data.check_scorer,
     Steering: of_training.check_steering,
     Stopping: of_studies.check_stopping,
     Task: of_training.check_task,

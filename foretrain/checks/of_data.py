@@ -8,6 +8,7 @@ import math
 import tempfile
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from foretrain.checks.trial import (
     untouched,
 )
 from foretrain.corpus.decoding import Decoder
+from foretrain.corpus.document import Document
 from foretrain.errors import RequestError
+from foretrain.hashing import hash_data
 from foretrain.images.subject import ImageSubject
 from foretrain.modalities.base import modality_of
 from foretrain.models.base import family
@@ -39,6 +42,36 @@ def check_builtin(part: Any, recipe: Figures) -> None:
     need(len({document.id for document in first}) == len(first), f"{title(part)}: two documents have one id")
     for document in first:
         need(json.dumps(dataclasses.asdict(document)) != "", f"{title(part)}: metadata is plain data")
+
+
+def check_scorer(part: Any, recipe: Figures) -> None:
+    """A finite number for each document, of its own making; plain data say what decides it."""
+    name, texts = title(part), [text for text in TEXTS if text.strip()]
+    # Whatever field a scorer asks for is there.
+    numbers = {value: float(place) for place, value in enumerate(part.model_dump().values()) if isinstance(value, str)}
+    documents = [Document(str(place), text, "check", dict(numbers)) for place, text in enumerate(texts * 2)]
+    first = list(part.scores(iter(documents)))
+    need(len(first) == len(documents) and all(map(math.isfinite, first)), f"{name}: one finite number a document")
+    backwards = list(part.scores(iter(documents[::-1])))[::-1]
+    need(first == backwards, f"{name}: the score of a document depends on the others")
+    need(hash_data(part.content()) == hash_data(part.content()), f"{name}: `content` changes from call to call")
+
+
+def check_order(part: Any, recipe: Figures) -> None:
+    """Every document has one place, and every window comes once an epoch, whatever is asked for first."""
+    name, stride = title(part), 7
+    scores = np.array([3.0, 1.0, 2.0, 1.0, 5.0])
+    places = part.arranged(scores)
+    need(places is None or sorted(places.tolist()) == [0, 1, 2, 3, 4], f"{name}: each document has one place")
+    order = part.windows(SimpleNamespace(tokens=500), stride, 3)
+    for epoch in range(2):
+        numbers = np.arange(order.windows, dtype=np.int64) + epoch * order.windows
+        starts = order.starts(numbers)
+        covered = np.unique((starts[:, None] + np.arange(stride)) % 500)
+        need(len(covered) == stride * (500 // stride), f"{name}: each window comes once an epoch")
+        again = part.windows(SimpleNamespace(tokens=500), stride, 3).starts(numbers[::-1].copy())[::-1]
+        need(np.array_equal(starts, again), f"{name}: a window depends on what was asked for before")
+    need(part.identity("a") == part.identity("a") != part.identity("b"), f"{name}: its hash is of the set and itself")
 
 
 def check_tokenizer(part: Any, recipe: Figures) -> None:

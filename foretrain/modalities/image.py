@@ -56,6 +56,9 @@ class Image(Modality):
     ) -> Prepared:
         if recipe.documents != "packed":
             raise RequestError(f"documents: {recipe.documents} is a setting of text; an image is always on its own.")
+        for name, domain in recipe.corpus.items():
+            if domain.keep is not None:
+                raise RequestError(f"corpus.{name}.keep is a setting of text; `limit` reads fewer images.")
         config = recipe.model.config(1, {})
         return prepare_images(recipe.corpus, patches=patches(config), items=items, progress=progress)
 

@@ -20,7 +20,7 @@ import math
 from collections.abc import Collection
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from foretrain.hashing import seed_from
@@ -42,9 +42,11 @@ def initialise(model: PreTrainedModel, seed: int, names: Collection[str] | None 
     """Set every parameter (or those named) to its starting value, in place; pure in the seed, names and shapes."""
     roles = parameter_roles(model)
     width, layers = int(model.config.hidden_size), blocks(roles)
+    fresh: set[int] = set()
     for name, parameter in model.named_parameters():
         if names is not None and name not in names:
             continue
+        fresh.add(id(parameter))
         role = roles[name]
         if role.kind in ("matrix", "embedding", "head"):
             generator = torch.Generator().manual_seed(seed_from(seed, "initialise", name))
@@ -52,6 +54,7 @@ def initialise(model: PreTrainedModel, seed: int, names: Collection[str] | None 
         else:
             parameter.fill_(1.0 if role.kind == "norm" else 0.0)
     for module in model.modules():
-        # A padding row is never looked up for its content; transformers keeps it at zero.
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None and isinstance(module.weight, Tensor):
+        # A padding row is never looked up for its content; transformers keeps it at zero. One that was trained is left:
+        # where the output layer is tied to it, it is the padding's logit.
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None and id(module.weight) in fresh:
             module.weight[module.padding_idx].zero_()

@@ -224,7 +224,7 @@ def _others(rows: Sequence[dict[str, Any]], timing: Sequence[dict[str, Any]], sh
     Those of the kinds in `shown`, and losses of feedback sets, have charts elsewhere.
     """
     charts = {}
-    elsewhere = ("validation/", "task/", "domain/", *(f"{kind}/" for kind in shown))
+    elsewhere = ("validation/", "task/", "domain/", "stages/", *(f"{kind}/" for kind in shown))
     for source in (rows, timing):
         for name in dict.fromkeys(name for row in source for name in row):
             known = name in _NOT_CURVES | _NAMED or name.startswith(elsewhere) or is_feedback_loss(name)

@@ -24,6 +24,7 @@ from foretrain.reports.run_tables import (
     steering_table,
     task_metrics,
 )
+from foretrain.reports.stage_matrix import stage_matrix
 from foretrain.reports.token_values import shown
 from foretrain.run_directory import RunDirectory, Series
 
@@ -58,6 +59,7 @@ def run_report(run: RunDirectory) -> str:
         axes=axes(run),
         pictures=shown(run.pictures()),
         steering=steering_table(run),
+        stages=stage_matrix(run, plan),
         results=results_table(run),
         cost=cost_table(run, plan, cost),
         data=data_table(plan),

@@ -105,7 +105,11 @@ def data_table(plan: Mapping[str, Any]) -> dict[str, Any]:
         for split, counts in splits.items():
             share = f"{100 * weights[name]:.1f} %" if split == "train" and name in weights else ""
             limit = f"{_whole(counts['unique'])} of " if "unique" in counts else ""
-            numbers = [_whole(counts.get("documents")), limit + _whole(counts.get("tokens"))]
+            whole = counts.get("kept_of", {})
+            numbers = [
+                limit + _whole(counts.get(unit)) + (f" kept of {_whole(whole[unit])}" if whole else "")
+                for unit, limit in (("documents", ""), ("tokens", limit))
+            ]
             size = units.size(counts.get("bytes"))
             rows.append([name if split == next(iter(splits)) else "", split, share, *numbers, size])
     columns = [

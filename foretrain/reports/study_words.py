@@ -26,6 +26,7 @@ def metric_title(name: str, metric: Row) -> str:
     """
     way = f"{metric.get('direction') or 'lower'} is better"
     at = {
+        "half": "half-way through the run",
         "best": "the best of its evaluations",
         "worst": "the worst of its evaluations",
         "reached": "when the baseline's best is reached",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field, PrivateAttr
@@ -12,7 +12,7 @@ from torch import Tensor
 from foretrain.batch import Batch
 from foretrain.models.roles import select
 from foretrain.section import Count
-from foretrain.steering.base import Steering
+from foretrain.steering._whole_batch import WholeBatch
 from foretrain.value.measuring import feedback_direction
 from foretrain.value.picture import value_picture
 from foretrain.value.primitive import label_values, token_values
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from foretrain.pictures import Picture
 
 
-class ByValue(Steering):
+class ByValue(WholeBatch):
     """Every few steps, before the step, tokens of the batch are valued at the weights of the moment."""
 
     modality: ClassVar[str] = "text"
@@ -40,7 +40,6 @@ class ByValue(Steering):
     """Divide the feedback gradient by the root of Adam's second moments, number by number: the value of a step as the
     optimizer makes it, rather than of gradient descent. The first step, before there are any, takes the plain one."""
 
-    _context: Any = PrivateAttr(None)
     _names: list[str] = PrivateAttr(default_factory=list)
 
     def setup(self, context: Context) -> None:
@@ -49,8 +48,9 @@ class ByValue(Steering):
         Raises:
             RequestError: there is no such set, nothing in it, or no such parameters.
         """
+        super().setup(context)
         context.feedback(self.feedback)
-        self._context, self._names = context, select(context.roles, self.parameters)
+        self._names = select(context.roles, self.parameters)
 
     def step_kind(self, step: int) -> str:
         """Steps that measure value, and others."""
@@ -82,21 +82,3 @@ class ByValue(Steering):
         context = self._context
         found = feedback_direction(context, self.feedback, context.total_steps, self.items, self._names)
         return value_picture(context, batch, token_values(context, batch, found.vector), title="What tokens are worth")
-
-    def everywhere(self, batch: Batch, tensor: Tensor) -> Tensor:
-        """A tensor of this rank's rows, float64 [rows of the step, ...], with the rows of all ranks in its place.
-
-        The same on every rank, whatever their number, so that what is decided from it is too.
-        """
-        whole = torch.zeros(self._context.stream.rows, *tensor.shape[1:], dtype=torch.float64, device=tensor.device)
-        whole[self.places(batch).to(tensor.device)] = tensor.double()
-        self._context.group.sum_tensors([whole])
-        return whole
-
-    def places(self, batch: Batch) -> Tensor:
-        """Int64 [rows]: which rows of the step, over all ranks, these are."""
-        return batch.positions - batch.step * self._context.stream.rows
-
-    def record(self, name: str, value: float) -> None:
-        """Put a figure of this part into the step's line."""
-        self._context.record(f"{self.kind}/{name}", value)

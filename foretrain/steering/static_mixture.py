@@ -12,14 +12,13 @@ from pydantic import PrivateAttr, model_validator
 from foretrain.batch import Batch
 from foretrain.errors import RequestError, unknown_name
 from foretrain.parts import Facts
-from foretrain.run_directory import RunDirectory
 from foretrain.section import DataPath, Number
+from foretrain.steering._ended_run import ended_run
 from foretrain.steering.base import Steering
 
 if TYPE_CHECKING:
     from foretrain.context import Context
 
-_ENDED = ("done", "paused")
 _CLOSE = 1e-12
 """Relative difference up to which weights are the same, written in another way."""
 
@@ -110,13 +109,7 @@ def average_weights(path: Path | str, domains: Sequence[str]) -> dict[str, float
     Raises:
         RequestError: there is no such run, it has not ended, has no such figures, or has other domains.
     """
-    above = RunDirectory(Path(path).parent)
-    run = above if above.model_path == Path(path) and above.recipe_path.is_file() else RunDirectory.open(path)
-    if (status := run.status()) not in _ENDED:
-        raise RequestError(
-            f"steering 'static_mixture': run: {run.path} is {status}, and its average mixture is known at its end; let "
-            "it end, or name a run that has."
-        )
+    run = ended_run(path, "static_mixture", "its average mixture")
     prefix, suffix = "domain/", "/weight"
     named = (name for name in run.names() if name.startswith(prefix) and name.endswith(suffix))
     found = {name[len(prefix) : -len(suffix)]: float(run.series(name).values.mean()) for name in named}

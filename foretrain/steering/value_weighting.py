@@ -12,8 +12,9 @@ from torch import Tensor
 
 from foretrain.batch import Batch
 from foretrain.parts import Facts
-from foretrain.section import Number
+from foretrain.section import Count, Number
 from foretrain.steering._by_value import ByValue
+from foretrain.steering._weights import effective_share, tempered
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -22,8 +23,6 @@ Level = Literal["token", "sample", "domain"]
 
 _HALVINGS = 40
 """Of the interval that the shift of log weights lies in, some tens wide: what is left is below 1e-10."""
-_TEMPERINGS = 12
-"""Of the interval from 0 to 1 that the power of tempered weights lies in."""
 
 
 class ValueWeighting(ByValue):
@@ -53,6 +52,8 @@ class ValueWeighting(ByValue):
     """Largest weight, and the inverse of the smallest."""
     floor: Number = Field(0.5, gt=0, le=1)
     """Smallest effective sample size, as a share of the loss tokens."""
+    items: Count = Field(8, gt=0)
+    """Feedback items of a measurement, over all ranks, drawn anew each time; their gradient is a third of its cost."""
 
     _scores: dict[str, float] = PrivateAttr(default_factory=dict)
     _weights: Tensor | None = PrivateAttr(None)
@@ -134,14 +135,8 @@ def standardised(values: Tensor, counts: Tensor) -> tuple[Tensor, float, float]:
     return torch.where(spread > 0, apart / spread, 0.0), float(mean), float(spread)
 
 
-def effective_share(weights: Tensor, counts: Tensor) -> float:
-    """Effective sample size as a share of the sample: (sum w)^2 / (n sum w^2), each weight as often as counted."""
-    total, first, second = counts.sum(), (weights * counts).sum(), (weights.square() * counts).sum()
-    return float(first.square() / (total * second)) if total > 0 else 1.0
-
-
 def weights_of(scores: Tensor, counts: Tensor, *, clip: float, floor: float) -> tuple[Tensor, float]:
-    """Weights that grow with scores, by `levelled`, and the power in (0, 1] that log weights were shrunk by.
+    """Weights that grow with scores, by `levelled`, and the power in [0, 1] that log weights were shrunk by.
 
     Args:
         scores: [n] log weights, up to a shift.
@@ -149,15 +144,7 @@ def weights_of(scores: Tensor, counts: Tensor, *, clip: float, floor: float) -> 
         clip: largest weight, and the inverse of the smallest.
         floor: smallest effective share.
     """
-    weights = levelled(scores, counts, clip)
-    if effective_share(weights, counts) >= floor:
-        return weights, 1.0
-    low, high = 0.0, 1.0
-    for _ in range(_TEMPERINGS):
-        power = (low + high) / 2
-        enough = effective_share(levelled(power * scores, counts, clip), counts) >= floor
-        low, high = (power, high) if enough else (low, power)
-    return levelled(low * scores, counts, clip), low
+    return tempered(lambda power: levelled(power * scores, counts, clip), counts, floor)
 
 
 def levelled(scores: Tensor, counts: Tensor, clip: float) -> Tensor:

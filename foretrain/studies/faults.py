@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from foretrain.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
-    from foretrain.studies.study import Study
+    from foretrain.studies.study import Arm, Study
 
 PRODUCT = "product:"
 """What a text begins with that stands for the folder of a product's model."""
@@ -28,6 +28,11 @@ def product_names(changes: Any) -> Iterable[str]:
             yield from product_names(value)
     elif isinstance(changes, str) and changes.startswith(PRODUCT):
         yield changes.removeprefix(PRODUCT)
+
+
+def named_in(arm: Arm) -> list[Any]:
+    """All of an arm that may name products, as plain data."""
+    return [arm.set, *arm.members, *([] if arm.merge is None else [arm.merge.model_dump(mode="json")])]
 
 
 def sets_key(changes: Mapping[str, Any], key: str) -> bool:
@@ -73,7 +78,7 @@ def _products(study: Study) -> Iterable[str]:
     for name, arm in study.arms.items():
         if arm.start and arm.start not in study.products:
             yield f"arms.{name}.start: {unknown_name('product', arm.start, study.products)}"
-        for used in dict.fromkeys(product_names([arm.set, *arm.members])):
+        for used in dict.fromkeys(product_names(named_in(arm))):
             if used not in study.products:
                 yield f"arms.{name}: {unknown_name('product', used, study.products)}"
     for name, product in study.products.items():

@@ -9,7 +9,7 @@ from typing import Any
 from foretrain.errors import RequestError, RunError
 from foretrain.recipe import load_recipe
 from foretrain.studies.executors.base import Job, Pool
-from foretrain.studies.faults import PRODUCT, product_names, sets_key
+from foretrain.studies.faults import PRODUCT, named_in, product_names, sets_key
 from foretrain.studies.study import Arm, Study
 
 Changes = tuple[Mapping[str, Any], ...]
@@ -40,9 +40,9 @@ class Products:
                     self.made[name, seed] = made
 
     def used(self, arm: str) -> list[str]:
-        """Names of the products an arm uses: the one it begins with, and those that its changes name."""
+        """Names of the products an arm uses: the one it begins with, and those that its changes and its merge name."""
         found = self.study.arms[arm]
-        names = [*([found.start] if found.start else []), *product_names([found.set, *found.members])]
+        names = [*([found.start] if found.start else []), *product_names(named_in(found))]
         return list(dict.fromkeys(names))
 
     def get(self, name: str, seed: int) -> dict[str, Any]:

@@ -162,9 +162,10 @@ class Preparation:
         self.largest = refuse_unmatched(self.study, self.plans)
         plans = [*self.plans.values(), *self.controls.values()]
         for plan in plans:
-            if plan.arm.merge is not None:
-                for run, recipe in zip(plan.runs, self.trials(plan)[0].recipes, strict=True):
-                    plan.arm.merge.check(make_recipe(recipe), run.cost["steps"])
+            first = self.trials(plan)[0]
+            if first.merge is not None:
+                for run, recipe in zip(plan.runs, first.recipes, strict=True):
+                    first.merge.check(make_recipe(recipe), run.cost["steps"])
         for trial in (trial for plan in plans for trial in self.trials(plan)) if known else ():
             trial.refuse_other()
 

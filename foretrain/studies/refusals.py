@@ -125,7 +125,7 @@ def refuse_incomparable(study: Study, plans: Mapping[str, ArmPlan]) -> None:
                 if cost["tokenizer"] != base["tokenizer"] and figure.endswith("loss"):
                     why = "its tokenizer differs, and losses per token do not compare; bits per byte do"
                 elif figure == "validation/loss" and cost["weights"] != base["weights"]:
-                    why = "it is a mean by the domains' weights, which differ; judge by validation/DOMAIN/loss"
+                    why = "it is a mean by the domains' weights, which differ; validation/mean_loss compares"
                 elif figure.startswith("validation/") and (told := _other_text(figure, cost, base)):
                     why = told
                 elif figure.startswith("task/") and _other_task(figure, cost["tasks"], base["tasks"]):

@@ -30,9 +30,10 @@ class Metric(Section):
 
     figure: str | None = None
     """The figure of a run's metrics (`validation/loss`, `task/NAME/METRIC`); unset: the name the metric has here."""
-    at: Literal["end", "best", "worst", "reached"] = "end"
-    """`end`: as the run ends. `best`, `worst`: the best or worst of its evaluations. `reached`: the share of the
-    baseline's budget after which the run is as good as the baseline ever is with the same seed (lower is faster)."""
+    at: Literal["end", "half", "best", "worst", "reached"] = "end"
+    """`end`: as the run ends. `half`: the last evaluation of its first half. `best`, `worst`: the best or worst of its
+    evaluations. `reached`: the share of the baseline's budget after which the run is as good as the baseline ever is
+    with the same seed (lower is faster)."""
     direction: Literal["lower", "higher"] | None = None
     """Which way is better; unset where the figure itself tells."""
     noise: Number | None = Field(None, gt=0)
@@ -100,7 +101,7 @@ class Arm(Section):
     members: list[dict[str, Any]] = []
     """Changes for each of several runs that the arm consists of; they share its budget. Needs `merge`."""
     merge: PartOf[Merge] | None = None
-    """What is made of its run, or runs, afterwards; that is what is judged."""
+    """What is made of its run, or runs, afterwards; that is what is judged. It may name `product:NAME` too."""
     one_off: Number = Field(0.0, ge=0)
     """FLOPs that were paid outside of the study before this arm could run (scoring a corpus, say)."""
     tune: ArmTuning | None = None

@@ -186,6 +186,8 @@ def _figures(plan: Plan) -> dict[str, bool | None]:
     domains = plan.sets(plan.recipe.evaluation.split)
     if domains:
         figures["validation/loss"] = False
+    if len(domains) > 1:
+        figures |= {"validation/mean_loss": False, "validation/worst_loss": False}
     for name in domains:
         figures |= {f"validation/{name}/loss": False, f"validation/{name}/bits_per_byte": False}
     if domains and plan.recipe.stages:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from foretrain.budget import pause_step
 from foretrain.comparison import recipe_difference
 from foretrain.errors import RequestError
+from foretrain.merging.base import Merge
 from foretrain.run_directory import RunDirectory, Series, split_step
 from foretrain.running import FREE_TO_CHANGE
 from foretrain.studies.executors.base import Job
@@ -59,9 +60,16 @@ class Trial:
     @property
     def done(self) -> bool:
         """Whether it has run to its end, and was merged as the arm says."""
-        merge = self.plan.arm.merge
-        same = merge is None or self.judged.plan().get("merge") == merge.model_dump(mode="json")
+        same = self.merge is None or self.judged.plan().get("merge") == self.merge.model_dump(mode="json")
         return same and self.judged.status() == "done"
+
+    @cached_property
+    def merge(self) -> Merge | None:
+        """What is made of its runs, with each `product:NAME` as the folder of that product's model."""
+        merge = self.plan.arm.merge
+        if merge is None:
+            return None
+        return type(merge).model_validate(self.products.resolve(merge.model_dump(mode="json"), self.seed))
 
     @cached_property
     def recipes(self) -> list[dict[str, Any]]:
@@ -120,10 +128,10 @@ class Trial:
 
     def merge_jobs(self) -> list[Job]:
         """The job that merges its runs, where they are to be merged and have not been."""
-        if self.plan.arm.merge is None or self.done:
+        if self.merge is None or self.done:
             return []
         payload = {
-            "merge": self.plan.arm.merge.model_dump(mode="json"),
+            "merge": self.merge.model_dump(mode="json"),
             "plugins": self.study.base["plugins"],
             "runs": [str(folder) for folder in self.folders],
             "folder": str(self.judged.path),
@@ -161,6 +169,8 @@ def value(metric: Metric, figure: str, higher: bool, trial: Trial, base: Trial, 
     run = trial.judged
     if metric.at == "end":
         return run.final().get(figure) if share == 1 else _at_share(run, figure, share)
+    if metric.at == "half":
+        return _at_share(run, figure, min(share, 0.5))
     if metric.at in ("best", "worst"):
         return _best(run, figure, higher == (metric.at == "best"), share)
     target = _best(base.judged, figure, higher)

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, model_serializer
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from foretrain.corpus.where import Wanted, without_unused
 from foretrain.errors import RequestError
 from foretrain.parts import Facts
 from foretrain.section import Count, DataPath, Number
@@ -51,7 +52,9 @@ class LinearProbe(Task):
     path: DataPath
     """A .jsonl, .csv or .parquet file of items (.gz and .zst too), a folder of them, or `builtin:NAME`."""
     options: dict[str, Any] = {}
-    """Settings of a `builtin:` corpus, or of a `hub:` data set."""
+    """Settings of a `builtin:` corpus, or of a `hub:` data set; for `test` too, where that is a path."""
+    where: dict[str, Wanted] = {}
+    """Keep items whose fields have these values (any of them, for a list)."""
     text: Wording = "text"
     """Field with the text, or a template such as `{title}. {body}`."""
     label: str = "label"
@@ -65,11 +68,7 @@ class LinearProbe(Task):
     l2: Number = Field(1.0, gt=0)
     """Strength of the penalty `l2 / 2 * |weights|^2`, against the sum of the training items' losses."""
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """No options where there are none, so that hashes from before there were any stay the same."""
-        plain: dict[str, Any] = handler(self)
-        return {name: value for name, value in plain.items() if name != "options" or value}
+    _without_unused = model_serializer(mode="wrap")(without_unused)
 
     def make(self, fields: Mapping[str, Any], place: str) -> Labelled:
         """The item of one record."""
@@ -82,9 +81,9 @@ class LinearProbe(Task):
         Raises:
             RequestError: one side is empty, the training side holds a single label, or the sides share a text.
         """
-        found = load(self.path, self.make, self.limit, options=self.options)
+        found = self._load(self.path)
         if isinstance(self.test, str):
-            train, test = found, load(self.test, self.make, self.limit)
+            train, test = found, self._load(self.test)
             shared = {item.given for item in train} & {item.given for item in test}
             if shared:
                 raise RequestError(
@@ -101,6 +100,9 @@ class LinearProbe(Task):
                 f"{self.path}: all items have the label {labels.pop()!r} ('{self.label}'); two are needed."
             )
         return train, test
+
+    def _load(self, path: str) -> list[Labelled]:
+        return load(path, self.make, self.limit, options=self.options, where=self.where)
 
     def texts(self) -> Iterable[str]:
         """The texts of the items that judge."""

@@ -1,4 +1,4 @@
-"""Order: in which order the windows of a domain come, and the shuffled order that is the default."""
+"""Order: in which order the windows of a domain come, and the shuffled one that is the default."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Order(Protocol):
 
 
 class MakeOrder(Protocol):
-    """What makes an order for one domain; `Shuffled` is one."""
+    """What makes an order for one domain; `ShuffledWindows` is one."""
 
     def __call__(self, tokens: Readable, stride: int, key: int) -> Order:
         """The order of a domain's windows, which bring `stride` new tokens each; `key` decides what is random."""
@@ -67,7 +67,7 @@ class Limited:
         return self._order.starts(places)
 
 
-class Shuffled:
+class ShuffledWindows:
     """Every window once per epoch, in an order that is new in each epoch.
 
     The grid of windows, too, begins at another place of the ring in each epoch: cuts fall elsewhere, and the fewer

@@ -1,10 +1,14 @@
 """Prepare: from the domains of a recipe to token sets on disk, each made once and found again by content.
 
-The cache holds three kinds of folders, named by the hash of all that decides their content:
+The cache holds four kinds of folders, named by the hash of all that decides their content:
 
     tokenizers/HASH/   a tokenizer trained on the corpus      documents of all domains, settings of the tokenizer
     tokens/HASH/       shards of a domain and manifest.json   documents of the domain, tokenizer, format
     overlaps/HASH/     what the domain shares with items      documents of the domain, items
+    scores/HASH/       a number for each document             documents of the domain, scorer
+
+Which documents are kept and how they are sorted is decided anew each time and copies nothing (`arranged.py`), so that
+tokens made once serve every selection and every order.
 """
 
 from __future__ import annotations
@@ -14,17 +18,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foretrain.corpus.document import Document
 from foretrain.corpus.overlap import Overlap, OverlapIndex
 from foretrain.corpus.source import Source, open_domain
 from foretrain.corpus.splits import Split
 from foretrain.errors import CorruptFile, RequestError
 from foretrain.files import read_json, write_json
-from foretrain.hashing import hash_data
+from foretrain.hashing import hash_bytes, hash_data, seed_from
 from foretrain.recipe import Domain
+from foretrain.tokens.arranged import Arranged
 from foretrain.tokens.cache import cache_folder, made_once
 from foretrain.tokens.encoding import encode_all
 from foretrain.tokens.readable import Readable
+from foretrain.tokens.scores import describe, document_scores
+from foretrain.tokens.selection import Ints, Scores
 from foretrain.tokens.shard_file import FORMAT
 from foretrain.tokens.shards import SetWriter, TokenSet
 from foretrain.tokens.tokenizer import TextTokenizer
@@ -45,7 +54,8 @@ class Prepared:
         sets: by domain and split; only splits that hold something.
         reports: by domain, what was counted while it was read: documents, tokens and bytes of each split, records
             without text, invalid UTF-8 replaced, duplicates of explicit splits dropped.
-        hashes: `corpus` (of each domain's inputs and settings) and `tokens` (of each token set).
+        hashes: `corpus` (of each domain's inputs and settings), `tokens` (of each token set; the order it is read in is
+            part of it where that is not the usual one) and `scores` (of the domains whose documents have some).
         overlaps: items of feedback or tasks that the corpus holds.
         warnings: what a user should know, a sentence each.
     """
@@ -66,6 +76,7 @@ def prepare(
     items: Mapping[str, list[str]] | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    seed: int = 0,
 ) -> Prepared:
     """Tokenize what has not been tokenized before, and open it.
 
@@ -76,6 +87,7 @@ def prepare(
         items: texts that the corpus must not hold (feedback, tasks), by the name of their set.
         cache: where prepared data is kept; `$FORETRAIN_CACHE` or `~/.cache/foretrain` by default.
         progress: told of the tokens made.
+        seed: decides which documents are kept where any may be.
 
     Raises:
         RequestError: an input is missing or wrong, or a domain that should be trained on has nothing to train on.
@@ -101,6 +113,8 @@ def prepare(
         prepared.sets[name] = dict(sets)
         prepared.reports[name] = manifest
         prepared.hashes["tokens"][name] = {split: found.hash for split, found in sets.items()}
+        if "train" in sets:
+            _arrange(prepared, name, corpus[name], sets["train"], cache, seed)
         prepared.warnings += _warnings(name, manifest)
         if index is not None:
             prepared.overlaps += work.overlaps(hash_data(items))
@@ -111,6 +125,36 @@ def prepare(
             if count
         ]
     return prepared
+
+
+def _arrange(prepared: Prepared, name: str, domain: Domain, tokens: TokenSet, cache: Path, seed: int) -> None:
+    """Score a domain's training documents, keep those that are wanted, and put them in order, as the recipe says."""
+    scores: Scores | None = None
+    if domain.score is not None:
+        print_ = prepared.hashes["corpus"][name]
+        scores = document_scores(name, domain, domain.score, print_, tokens.documents, cache)
+        prepared.hashes.setdefault("scores", {})[name] = hash_bytes(scores.tobytes())
+        prepared.reports[name] = {**prepared.reports[name], "scores": describe(scores)}
+    documents: Ints | None = None
+    if domain.keep is not None:
+        wanted = domain.keep.tokens
+        if wanted is not None and wanted > tokens.tokens:
+            raise RequestError(
+                f"corpus.{name}.keep: the training split of domain '{name}' has {tokens.tokens} tokens, fewer than the "
+                f"{wanted} asked for. Ask for at most {tokens.tokens}, give it more text, or leave `keep` out."
+            )
+        sizes = np.diff(tokens.document_ends()[0], prepend=0)
+        documents = domain.keep.chosen(sizes, scores, seed_from(seed, "keep", name))
+        if scores is not None:
+            prepared.reports[name]["kept scores"] = describe(scores[documents])
+    places = None
+    if scores is not None:
+        places = domain.order.arranged(scores if documents is None else scores[documents])
+    if places is not None:
+        documents = places if documents is None else documents[places]
+    found: Readable = tokens if documents is None else Arranged(tokens, documents)
+    prepared.sets[name]["train"] = found
+    prepared.hashes["tokens"][name]["train"] = domain.order.identity(found.hash)
 
 
 def _tokenizer(part: Tokenizer, sources: Mapping[str, Source], prints: Mapping[str, str], cache: Path) -> TextTokenizer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -11,11 +10,10 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from foretrain.hashing import hash_data
+from foretrain.tokens.ring import Ring
 from foretrain.tokens.shard_file import Shard, ShardWriter
 
 SHARD_TOKENS = 1 << 30
@@ -80,7 +78,7 @@ class SetWriter:
             self._writer = None
 
 
-class TokenSet:
+class TokenSet(Ring):
     """The tokens of one domain and split, read from memory-mapped shards.
 
     The shards' documents stand one after the other, and after the last comes the first again: a token set is a ring,
@@ -119,10 +117,6 @@ class TokenSet:
             yield done, shard, local, count
             done += count
 
-    def read(self, start: int, length: int) -> Ints:
-        """Tokens `start` to `start + length`, int64; what lies behind the end is the beginning."""
-        return self.gather(np.array([start]), length)[0]
-
     def gather(self, starts: Ints, length: int) -> Ints:
         """Windows of `length` tokens from each start, int64 [starts, length]."""
         out = np.empty((len(starts), length), np.int64)
@@ -130,15 +124,6 @@ class TokenSet:
             for done, shard, local, count in self._parts(start, length):
                 shard.read_into(out[row, done : done + count], local)
         return out
-
-    def gathered(self, starts: Ints, length: int, segments: bool = False) -> dict[str, Tensor]:
-        """Windows from each start as a batch's rows: `tokens` int64 and, if asked, `segments` int32 [rows, length]."""
-        tensors = {"tokens": torch.from_numpy(self.gather(starts, length))}
-        return {**tensors, "segments": torch.from_numpy(self.segments(starts, length))} if segments else tensors
-
-    def restated(self, loss: float) -> dict[str, float]:
-        """A mean loss per token (in nats) in other units: `bits_per_byte`, which compares across tokenizers."""
-        return {"bits_per_byte": loss / math.log(2) * self.tokens / max(self.bytes, 1)}
 
     def segments(self, starts: Ints, length: int) -> NDArray[np.int32]:
         """Number of the document within its window of every token, int32 [starts, length]; each row starts at 0."""
@@ -151,6 +136,13 @@ class TokenSet:
                 shard.touched(0)
         return np.cumsum(marks, axis=1, dtype=np.int32)
 
+    def document_ends(self) -> tuple[Ints, Ints]:
+        """Where each document ends in the ring, and the bytes of text up to and with it; int64 [documents] both."""
+        before = np.cumsum([0, *(shard.bytes for shard in self._shards[:-1])])
+        ends = [shard.ends + first for shard, first in zip(self._shards, self._firsts, strict=True)]
+        byte_ends = [shard.byte_ends + first for shard, first in zip(self._shards, before, strict=True)]
+        return np.concatenate(ends).astype(np.int64), np.concatenate(byte_ends).astype(np.int64)
+
     def names(self, start: int, length: int) -> list[str]:
         """Names (source ids) of the documents that a stretch of tokens touches, in order."""
         found: list[str] = []
@@ -158,34 +150,3 @@ class TokenSet:
             first, last = np.searchsorted(shard.ends, (local, local + count - 1), "right")
             found += [shard.name(document) for document in range(int(first), int(last) + 1)]
         return found
-
-    def windows(
-        self, window: int, stride: int, *, rows: int, limit: int | None = None, segments: bool = False
-    ) -> Iterator[dict[str, Tensor]]:
-        """The set in order, for judging: every token up to `limit` is valid in exactly one window.
-
-        A window is `window - stride` tokens of context and then `stride` tokens to be judged. The context of the first
-        is the end of the ring, which is the end of a document.
-
-        Args:
-            window: tokens per row.
-            stride: tokens per row that no other row judges.
-            rows: rows per batch; the last batch may have fewer.
-            limit: judge at most this many tokens.
-            segments: whether to give document numbers.
-
-        Yields:
-            `tokens` int64 [rows, window]; `valid` bool [rows, window]: whether the token is to be judged; if asked
-            for, `segments` int32 [rows, window].
-        """
-        total = self.tokens if limit is None else min(limit, self.tokens)
-        count = -(-total // stride)
-        context = window - stride
-        for begin in range(0, count, rows):
-            starts = np.arange(begin, min(begin + rows, count), dtype=np.int64) * stride - context
-            places = starts[:, None] + np.arange(window)
-            valid = (np.arange(window) >= context) & (places < total)
-            batch = {"tokens": torch.from_numpy(self.gather(starts, window)), "valid": torch.from_numpy(valid)}
-            if segments:
-                batch["segments"] = torch.from_numpy(self.segments(starts, window))
-            yield batch

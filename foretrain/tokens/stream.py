@@ -23,7 +23,7 @@ from torch import Tensor
 from foretrain.batch import Batch
 from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import seed_from
-from foretrain.tokens.order import Limited, MakeOrder, Order, Shuffled
+from foretrain.tokens.order import Limited, MakeOrder, Order, ShuffledWindows
 from foretrain.tokens.readable import Readable
 
 LAG = 2
@@ -48,7 +48,7 @@ class Stream:
         seed: decides everything that is random.
         lag: after how many steps new weights act.
         segments: whether batches number the documents within their windows.
-        order: in which order the windows of a domain come.
+        orders: what makes the order in which the windows of a domain come, where it is not the usual one.
         unique: tokens that some domains are limited to, which they go through again and again (`order.Limited`).
 
     Attributes:
@@ -73,14 +73,14 @@ class Stream:
         seed: int,
         lag: int = LAG,
         segments: bool = False,
-        order: MakeOrder = Shuffled,
+        orders: Mapping[str, MakeOrder] | None = None,
         unique: Mapping[str, int] | None = None,
     ) -> None:
         self.sets, self.domains = dict(sets), tuple(sets)
         self.window, self.stride, self.rows = window, stride, rows
         self.seed, self.lag, self.segments = seed, lag, segments
         self._orders: dict[str, Order] = {
-            name: order(tokens, stride, seed_from(seed, "order", name))
+            name: (orders or {}).get(name, ShuffledWindows)(tokens, stride, seed_from(seed, "order", name))
             for name, tokens in self.sets.items()
             if tokens.tokens >= max(window, stride)
         }
@@ -149,23 +149,32 @@ class Stream:
         edges[edges >= edges[-1]] = 1.0  # the last domain with a weight reaches to the end, whatever was rounded
         return np.searchsorted(edges, points, side="right").astype(np.int64)
 
+    def drawn(self) -> tuple[Ints, Ints]:
+        """The domain of every row of this step, over all ranks, and which window of the domain it is, by numbers."""
+        domains = self._draw(self.step * self.rows, self.rows)
+        numbers = np.zeros(self.rows, np.int64)
+        for number in np.unique(domains).tolist():
+            rows = np.flatnonzero(domains == number)
+            numbers[rows] = self._counters[self.domains[number]] + np.arange(len(rows), dtype=np.int64)
+        return domains, numbers
+
     def _places(self, rank: int, world: int) -> tuple[Ints, Ints, Ints]:
         """Positions, domain numbers and first tokens of the rows of one rank in this step."""
-        positions = np.arange(self.step * self.rows, (self.step + 1) * self.rows, dtype=np.int64)
-        domains = self._draw(self.step * self.rows, self.rows)
         mine = slice(rank * self.rows // world, (rank + 1) * self.rows // world)
-        starts = np.zeros(self.rows, np.int64)
-        for number in np.unique(domains[mine]).tolist():
+        positions = np.arange(self.step * self.rows, (self.step + 1) * self.rows, dtype=np.int64)[mine]
+        domains, numbers = (values[mine] for values in self.drawn())
+        starts = np.zeros(len(positions), np.int64)
+        for number in np.unique(domains).tolist():
             rows = np.flatnonzero(domains == number)
-            name = self.domains[number]
-            starts[rows] = self._orders[name].starts(self._counters[name] + np.arange(len(rows), dtype=np.int64))
-        return positions[mine], domains[mine], starts[mine]
+            starts[rows] = self._orders[self.domains[number]].starts(numbers[rows])
+        return positions, domains, starts
 
     def batch(self, rank: int = 0, world: int = 1) -> Batch:
         """This step's batch, or the contiguous slice of its rows that one of `world` ranks takes.
 
-        What the sets give, for text `tokens` int64 [rows, window]; `domain` int64 [rows]; where asked for, `segments`
-        int32 [rows, window]: the number of the document within the window.
+        What the sets give, for text `tokens` int64 [rows, window]; `domain` int64 [rows]; `start` int64 [rows]: the
+        place in its set of the row's first token, as the stream read it; where asked for, `segments` int32
+        [rows, window]: the number of the document within the window.
         """
         positions, domains, starts = self._places(rank, world)
         tensors = self._read(domains, starts)
@@ -182,7 +191,7 @@ class Stream:
                 if name not in tensors:
                     tensors[name] = values.new_empty((len(starts), *values.shape[1:]))
                 tensors[name][rows] = values
-        return {**tensors, "domain": torch.from_numpy(domains)}
+        return {**tensors, "domain": torch.from_numpy(domains), "start": torch.from_numpy(starts)}
 
     def sources(self, row: int) -> list[str]:
         """Names of the documents that a row of this step's batch (over all ranks) reads from."""

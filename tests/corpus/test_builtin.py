@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 import re
 import sys
@@ -23,6 +24,7 @@ from foretrain.corpus.builtin.biographies import ATTRIBUTES, Biographies
 from foretrain.corpus.builtin.canaries import Canaries
 from foretrain.corpus.builtin.dialects import Dialects
 from foretrain.corpus.builtin.english import English, paragraphs
+from foretrain.corpus.builtin.graded import Graded
 from foretrain.corpus.builtin.lego import Lego
 from foretrain.corpus.builtin.modular_sums import ModularSums
 from foretrain.corpus.builtin.passwords import Passwords
@@ -38,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "biographies": {"people": 20, "versions": 2, "rephrase": True, "questions": "all"},
     "canaries": {"count": 50},
     "lego": {"count": 50},
+    "markov": {"count": 50, "symbols": 8},
     "modular_sums": {"count": 50},
     "passwords": {"count": 50},
     "triggers": {"count": 50},
@@ -62,9 +65,9 @@ def test_the_hash_of_a_corpus_is_kept_under_all_that_decides_it(
     monkeypatch.setenv("FORETRAIN_CACHE", str(tmp_path))
     made: list[str] = []
 
-    def counted(part: type[Builtin], settings: str, limit: int | None) -> str:
+    def counted(part: type[Builtin], settings: str, limit: int | None, sources: str) -> str:
         made.append(settings)
-        return str(hash_now(part, settings, limit))
+        return str(hash_now(part, settings, limit, sources))
 
     hash_now = base._content_hash.__wrapped__
     monkeypatch.setattr(base, "_content_hash", counted)
@@ -256,6 +259,17 @@ def test_lego_answers_follow_the_chain() -> None:
     assert len(texts) == 3000
     assert sorted(skills) == [1, 2, 3, 4, 5] and min(skills.values()) > 500
     assert min(answers.values()) > 1350
+
+
+def test_lego_clauses_in_order_and_answers_that_are_marked() -> None:
+    shuffled, ordered = (list(Lego(count=40, sign="->", shuffled=way).documents()) for way in (True, False))
+    for one, two in zip(shuffled, ordered, strict=True):
+        assert one.text.endswith(f"-> {one.metadata['answer']}.") and one.metadata["answer"] == two.metadata["answer"]
+        clauses = [text.split(". Output:")[0].removeprefix("Input: ").split(", ") for text in (one.text, two.text)]
+        assert sorted(clauses[0]) == sorted(clauses[1])
+        names = [clause.split()[0] for clause in clauses[1]]
+        assert [clause.split()[-1] for clause in clauses[1][1:]] == names[:-1], "each speaks of the one before it"
+    assert any(one.text != two.text for one, two in zip(shuffled, ordered, strict=True))
 
 
 def test_lego_may_ask_for_one_skill() -> None:
@@ -482,3 +496,36 @@ def test_parts_of_respelled_prose_share_no_module() -> None:
     whole = found.pop("all")
     assert sum(map(len, found.values())) == len(whole) and set.union(*found.values()) == whole
     assert len(found["train"]) > 5 * len(found["test"]) > 25 and len(found["feedback"]) > 5
+
+
+def test_graded_text_is_as_corrupted_as_its_bin_says(tmp_path: Path) -> None:
+    plain = {document.id: document for document in Biographies(people=300).documents()}
+    file = tmp_path / "people.jsonl"
+    lines = [{"id": key, "text": document.text, "city": "here"} for key, document in plain.items()]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = [*Graded(of=str(file)).documents()]
+    changed: dict[float, list[float]] = {}
+    for document in found:
+        text = plain[document.id.removeprefix("graded:")].text
+        assert len(text) == len(document.text) and document.metadata["city"] == "here"
+        share = sum(a != b for a, b in zip(text, document.text, strict=True)) / len(text)
+        changed.setdefault(document.metadata["quality"], []).append(share)
+    assert sorted(changed) == pytest.approx([place / 9 for place in range(10)])
+    for quality, shares in changed.items():
+        # One in 95 is replaced by itself.
+        assert sum(shares) / len(shares) == pytest.approx(0.3 * (1 - quality) * 94 / 95, abs=0.012)
+    assert max(changed[1.0]) == 0 and 13 < min(map(len, changed.values())) <= max(map(len, changed.values())) < 42
+    again = [*Graded(of=str(file), seed=1).documents()]
+    assert [one.id for one in found] == [one.id for one in again] and found != again
+
+
+def test_what_is_clean_is_other_text_and_as_it_was() -> None:
+    clean = {document.id: document for document in Graded(part="clean").documents()}
+    graded = {document.id: document for document in Graded().documents()}
+    english = {f"graded:{document.id}": document for document in English().documents()}
+    assert {**clean, **graded}.keys() == english.keys() and not clean.keys() & graded.keys()
+    assert all(document.text == english[key].text for key, document in clean.items())
+    modules = [{document.metadata["module"] for document in part.values()} for part in (clean, graded)]
+    assert not modules[0] & modules[1] and 0.05 < len(modules[0]) / len(modules[1]) < 0.2
+    two = {document.metadata["quality"] for document in Graded(bins=2, most=0.2).documents()}
+    assert two == {0.0, 1.0}

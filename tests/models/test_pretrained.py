@@ -47,6 +47,15 @@ def test_loads_what_was_saved(kind: type[Scratch], tied: bool, tmp_path: Path) -
     assert not loaded.training
 
 
+def test_the_padding_row_stays_as_it_was_trained(tmp_path: Path) -> None:
+    """Where the output layer shares it, it is what the model says of the padding token."""
+    model = save(tmp_path, tied=True)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[SPECIAL["pad"]] -= 1
+    model.save_pretrained(tmp_path)
+    assert torch.equal(model(input_ids=IDS).logits, load(tmp_path)(input_ids=IDS).logits)
+
+
 def test_half_precision_weights_become_fp32(tmp_path: Path) -> None:
     save(tmp_path).bfloat16().save_pretrained(tmp_path)
     assert {parameter.dtype for parameter in load(tmp_path).parameters()} == {torch.float32}
@@ -189,3 +198,13 @@ def test_default_tokenizer_is_the_models_own(tmp_path: Path) -> None:
     save(tmp_path)
     tokenizer = Pretrained(path=str(tmp_path)).default_tokenizer()
     assert (tokenizer.kind, tokenizer.path) == ("pretrained", str(tmp_path))  # type: ignore[attr-defined]
+
+
+def test_a_trained_padding_row_is_kept(tmp_path: Path) -> None:
+    model = save(tmp_path)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[SPECIAL["pad"]] = 0.5
+    model.save_pretrained(tmp_path)
+    found = dict(load(tmp_path).named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, found[name])

@@ -50,6 +50,7 @@ def targets_of(part: UniformSmoothing | SelfDistillation, one: Trainer) -> tuple
         logits = one.learner.model(input_ids=batch["inputs"]).logits
         outputs = one.objective.forward(one.learner.model, batch)
         made = part.targets(outputs, batch)
+    assert made is not None
     return batch, logits, made
 
 
@@ -150,6 +151,21 @@ def test_softened_targets_soften_the_learner() -> None:
 
 
 @pytest.mark.parametrize("kind", ["uniform_smoothing", "self_distillation"])
+def test_it_may_end_early(kind: str) -> None:
+    """Up to there it is what it is without an end, and then plain training, at the plain price."""
+    one, whole, plain = trainer(kind, until=0.25), trainer(kind), trainer()
+    assert [one.counted_step()[0]["loss"] for _ in range(2)] == [whole.counted_step()[0]["loss"] for _ in range(2)]
+    plain.load_weights(one.state_dict())
+    plain.stream.advance(2)
+    plain.step = 2
+    assert one.counted_step()[0]["loss"] == plain.counted_step()[0]["loss"]
+    assert one.meter.per_kind[""] == plain.meter.per_kind[""] <= one.meter.per_kind["smoothed"]
+    later = trainer(kind, 16, until=0.25)
+    later.load_state_dict(one.state_dict())
+    assert [later.kind(step) for step in (1, 2)] == ["smoothed", ""]
+
+
+@pytest.mark.parametrize("kind", ["uniform_smoothing", "self_distillation"])
 def test_micro_batches_change_nothing(kind: str) -> None:
     whole, pieces = trainer(kind), trainer(kind, batch={"tokens": 8 * CONTEXT, "micro": 2 * CONTEXT})
     for _ in range(4):
@@ -183,4 +199,5 @@ def test_a_model_whose_logits_are_no_plain_product_gets_the_same_targets() -> No
     part = SelfDistillation(candidates=K, alpha=ALPHA)
     batch, logits, made = targets_of(part, taught())
     again = part.targets(Outputs(logits=logits), batch)
+    assert again is not None
     assert torch.equal(again.ids, made.ids) and torch.allclose(again.probabilities, made.probabilities, atol=1e-6)

@@ -14,7 +14,8 @@ from foretrain.batch import Batch
 from foretrain.checks import check_part
 from foretrain.checks.trial import CONTEXT, trial
 from foretrain.errors import RequestError
-from foretrain.steering.value_weighting import ValueWeighting, effective_share, levelled, weights_of
+from foretrain.steering._weights import effective_share
+from foretrain.steering.value_weighting import ValueWeighting, levelled, weights_of
 from foretrain.trainer import Trainer
 from foretrain.value.measuring import feedback_direction
 from foretrain.value.reference import sample_gradients, token_gradients

@@ -48,6 +48,13 @@ def test_end_is_what_the_result_says(base: RunDirectory) -> None:
     assert measured("end", base, base) == 3.55
 
 
+def test_half_is_the_last_evaluation_of_the_first_half(tmp_path: Path, base: RunDirectory) -> None:
+    assert measured("half", base, base) == 3.0
+    uneven = run(tmp_path / "uneven", [5.0, 4.0, 3.0, 2.0], 1.0)
+    assert measured("half", uneven, base) == 4.0, "half-way is at 15 of 30 steps"
+    assert measured("half", base, base, share=0.25) == 4.0
+
+
 def test_best_of_all_evaluations(base: RunDirectory) -> None:
     assert measured("best", base, base) == 3.0
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from foretrain.batch import Batch
 from foretrain.errors import RequestError
-from foretrain.tokens.order import Limited, Shuffled
+from foretrain.tokens.order import Limited, ShuffledWindows
 from foretrain.tokens.shards import TokenSet
 from foretrain.tokens.stream import Stream
 
@@ -112,7 +112,7 @@ def test_the_state_of_other_domains_is_refused(sets: dict[str, TokenSet]) -> Non
 @settings(max_examples=60, deadline=None)
 @given(st.integers(20, 500), st.integers(1, 20), st.integers(0, 2**60), st.integers(0, 3))
 def test_every_window_comes_once_per_epoch(tokens: int, stride: int, key: int, epoch: int) -> None:
-    order = Shuffled(SimpleNamespace(tokens=tokens), stride, key)  # type: ignore[arg-type]
+    order = ShuffledWindows(SimpleNamespace(tokens=tokens), stride, key)  # type: ignore[arg-type]
     starts = order.starts(np.arange(order.windows, dtype=np.int64) + epoch * order.windows)
     covered = (starts[:, None] + np.arange(stride)).ravel() % tokens
     assert order.windows == tokens // stride
@@ -120,20 +120,20 @@ def test_every_window_comes_once_per_epoch(tokens: int, stride: int, key: int, e
 
 
 def test_epochs_differ_and_a_batch_may_cross_them() -> None:
-    order = Shuffled(SimpleNamespace(tokens=1000), 10, 7)  # type: ignore[arg-type]
+    order = ShuffledWindows(SimpleNamespace(tokens=1000), 10, 7)  # type: ignore[arg-type]
     first, second = order.starts(np.arange(100)), order.starts(np.arange(100, 200))
     # Differences do not see where the grid begins, so it is the shuffle itself that is new.
     assert not np.array_equal(np.diff(first) % 1000, np.diff(second) % 1000)
     assert set(first % 10) != set(second % 10), "the grid of windows moves"
     assert order.starts(np.arange(95, 105)).tolist() == [*first[95:], *second[:5]]
-    other = Shuffled(SimpleNamespace(tokens=1000), 10, 8)  # type: ignore[arg-type]
+    other = ShuffledWindows(SimpleNamespace(tokens=1000), 10, 8)  # type: ignore[arg-type]
     assert other.starts(np.arange(100)).tolist() != first.tolist()
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(40, 500), st.integers(1, 20), st.integers(0, 2**60), st.data())
 def test_a_limited_order_repeats_its_windows(tokens: int, stride: int, key: int, data: st.DataObject) -> None:
-    whole = Shuffled(SimpleNamespace(tokens=tokens), stride, key)  # type: ignore[arg-type]
+    whole = ShuffledWindows(SimpleNamespace(tokens=tokens), stride, key)  # type: ignore[arg-type]
     most = data.draw(st.integers(1, whole.windows))
     fewer = data.draw(st.integers(1, most))
     order, smaller = Limited(whole, most, key + 1), Limited(whole, fewer, key + 1)
@@ -149,10 +149,10 @@ def test_a_limited_order_repeats_its_windows(tokens: int, stride: int, key: int,
 
 
 def test_epochs_of_a_limited_order_differ() -> None:
-    order = Limited(Shuffled(SimpleNamespace(tokens=1000), 10, 7), 60, 9)  # type: ignore[arg-type]
+    order = Limited(ShuffledWindows(SimpleNamespace(tokens=1000), 10, 7), 60, 9)  # type: ignore[arg-type]
     epochs = [order.starts(np.arange(60) + 60 * epoch).tolist() for epoch in range(4)]
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    other = Limited(Shuffled(SimpleNamespace(tokens=1000), 10, 8), 60, 9)  # type: ignore[arg-type]
+    other = Limited(ShuffledWindows(SimpleNamespace(tokens=1000), 10, 8), 60, 9)  # type: ignore[arg-type]
     assert set(other.starts(np.arange(60)).tolist()) != set(epochs[0])
 
 
@@ -367,7 +367,7 @@ def test_an_order_can_be_replaced(make_set: MakeSet) -> None:
         def starts(self, counters: Any) -> Any:
             return counters % self.windows * self.stride
 
-    stream = _stream({"a": make_set([100])}, weights={"a": 1}, rows=2, order=InOrder)
+    stream = _stream({"a": make_set([100])}, weights={"a": 1}, rows=2, orders={"a": InOrder})
     stream.advance(2)
     assert stream.batch()["tokens"][:, 0].tolist() == [64, 80]
     stream.advance()

@@ -21,6 +21,10 @@ class Dice:
     def __init__(self, *keys: int | str) -> None:
         self._random = random.Random(seed_from(*keys)).random
 
+    def point(self) -> float:
+        """A number from 0 to below 1."""
+        return self._random()
+
     def below(self, count: int) -> int:
         """A whole number from 0 to `count - 1`."""
         return int(self._random() * count)

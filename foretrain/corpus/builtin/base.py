@@ -45,15 +45,16 @@ class Builtin(Part):
         """
         settings = self.model_dump_json()
         if not type(self).__module__.startswith(f"{foretrain.__name__}."):
-            return _content_hash(type(self), settings, limit)  # what the code of others depends on is not known
-        decided = {"settings": settings, "limit": limit, "sources": self.sources_hash()}
+            return _content_hash(type(self), settings, limit, "")  # what the code of others depends on is not known
+        sources = self.sources_hash()
+        decided = {"settings": settings, "limit": limit, "sources": sources}
         key = hash_data({"format": 1, "code": _code_hash(), "python": sys.version, **decided})
         kept = cache_folder() / "documents" / key
         with suppress(OSError, UnicodeDecodeError):
             text = kept.read_text(encoding="ascii")
             if re.fullmatch("[0-9a-f]{32}", text):
                 return text
-        found = _content_hash(type(self), settings, limit)
+        found = _content_hash(type(self), settings, limit, sources)
         with suppress(RunError):  # it is made again, and whoever needs the disk says that it is full
             write_atomic(kept, found)
         return found
@@ -67,7 +68,8 @@ def _code_hash() -> str:
 
 
 @lru_cache(maxsize=64)
-def _content_hash(part: type[Builtin], settings: str, limit: int | None) -> str:
+def _content_hash(part: type[Builtin], settings: str, limit: int | None, sources: str) -> str:
+    # `sources` is there for the cache alone: files may change while a process lives.
     digest = hashlib.blake2b(digest_size=16)
     for document in islice(part.model_validate_json(settings).documents(), limit):
         digest.update(json.dumps(astuple(document), sort_keys=True).encode())

@@ -1,0 +1,1 @@
+"""Scorers: what gives every document of a domain a number, one file each."""

@@ -1,0 +1,1 @@
+"""Orders: in which order a domain is gone through, one file each."""

@@ -1,0 +1,48 @@
+"""Runs with teachers in two processes equal one: what is chosen, what is taught, and the students that are tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foretrain.journal import read_journal
+from tests.processes import finish, start, write_recipe
+from tests.steering.teachers import save_teacher
+from tests.tiny import CONTEXT, tiny_data
+
+STEPS = 4
+CHOSEN = {"kind": "salt_selection", "model": "teacher", "until": 3, "pool": 3}
+TAUGHT = {"kind": "distillation", "model": "teacher", "candidates": 8}
+FUTURE = {"kind": "future_self_training", "ahead": 2, "decay": 0.5, "candidates": 8}
+PARTS = {
+    "replicate": [CHOSEN, TAUGHT, {**FUTURE, "variant": "wide"}, FUTURE],
+    "shard": [CHOSEN, {"kind": "offline_distillation", "model": "teacher"}, TAUGHT],
+}
+
+
+def _figures(folder: Path, data: dict[str, Any], processes: int) -> dict[str, list[float]]:
+    recipe = write_recipe(folder, data)
+    command = ["run", str(recipe), "--out", str(folder / "run")]
+    finish(start(command, processes=processes, FORETRAIN_CACHE=str(folder / "cache")))
+    lines = [line for line in read_journal(folder / "run" / "metrics.jsonl") if "loss" in line]
+    names = {name for line in lines for name in line if "/" in name and not name.startswith("validation")}
+    return {name: [line[name] for line in lines if name in line] for name in ("loss", *sorted(names))}
+
+
+@pytest.mark.parametrize("strategy", PARTS)
+def test_two_processes_equal_one(strategy: str, tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path / "teacher", steps=8)
+    data = tiny_data(
+        budget={"steps": STEPS}, models={"teacher": {"path": teacher}}, steering=PARTS[strategy], distributed=strategy
+    )
+    alone, together = tmp_path / "one", tmp_path / "two"
+    for folder in (alone, together):
+        folder.mkdir()
+    one = _figures(alone, data, 1)
+    found = _figures(together, {**data, "batch": {"tokens": 8 * CONTEXT, "micro": 2 * CONTEXT}}, 2)
+    assert one.keys() == found.keys()
+    assert len(one["loss"]) == STEPS and {"salt_selection/score", "distillation/teacher_loss"} <= one.keys()
+    for name, values in one.items():
+        assert found[name] == pytest.approx(values, rel=1e-3, abs=1e-5), name
