@@ -58,6 +58,10 @@ PARTS: dict[str, list[dict[str, Any]]] = {
     "dynamic_loss_reweighting": [{"kind": "dynamic_loss_reweighting", "burn_in": 0}],
     "dynamic_loss_reweighting token": [{"kind": "dynamic_loss_reweighting", "burn_in": 0, "level": "token"}],
     "oracle_target": [{"kind": "oracle_target", "feedback": "problems"}],
+    "nexus": [{"kind": "nexus"}],
+    "sharpness_aware": [{"kind": "sharpness_aware"}],
+    "reptile": [{"kind": "reptile", "every": CYCLE}],
+    "exponential_average": [{"kind": "exponential_average"}],
     "v_pretraining cosine": [{"kind": "v_pretraining", **DESIGN, "alignment": "cosine"}],
     "v_pretraining paper": [{"kind": "v_pretraining", **DESIGN, "designer": "paper"}],
 }
