@@ -5,9 +5,8 @@ trainers live in one process and take their cycles of 8 steps (one meta step eac
 machine does falls on all alike; a ratio is the median over cycles of a part's seconds over those of plain training
 beside it; `processor` is the same of processor seconds, which others on the machine move less. Memory is that of the
 process's tensors in the dearest step. `--sweep` shows how the cost of `v_pretraining` hangs on its candidates (K) and
-on the steps between updates of the designer (r). `--only NAME ...` measures some parts; `--micro 4096` gives forward
-passes the whole batch, in place of half of it: then parts that need all losses before the gradient have no pass of
-their own.
+on the steps between updates of the designer (r). `--only NAME ...` measures some parts; `--micro 4096` gives passes
+the whole batch, in place of half of it: then parts that need all losses before the gradient have no pass of their own.
 """
 
 from __future__ import annotations
