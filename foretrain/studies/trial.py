@@ -137,7 +137,7 @@ def make_product(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _content_hash(recipe: Recipe, until: float | None) -> str:
-    plain = {key: value for key, value in recipe.plain().items() if key not in ("name", "track", "corpus")}
+    plain = {key: value for key, value in recipe.identity().items() if key not in ("name", "track", "corpus")}
     corpus = {
         name: {key: value for key, value in domain.model_dump(mode="json").items() if key != "path"}
         for name, domain in recipe.corpus.items()
