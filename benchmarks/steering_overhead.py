@@ -4,8 +4,8 @@ Run: `python -m benchmarks.steering_overhead` (a quarter of an hour on two cores
 trainers live in one process and take their cycles of 8 steps (one meta step each) in turn, so that whatever else the
 machine does falls on all alike; a ratio is the median over cycles of a part's seconds over those of plain training
 beside it; `processor` is the same of processor seconds, which others on the machine move less. Memory is that of the
-process's tensors in the dearest step. `--sweep` shows how the cost of `v_pretraining` hangs on its candidates (K) and on
-the steps between updates of the designer (r). `--only NAME ...` measures some parts; `--micro 4096` gives forward passes
+process's tensors in the dearest step. `--sweep` shows how the cost of `v_pretraining` hangs on its candidates (K) and
+on the steps between updates of the designer (r). `--only NAME ...` measures some parts; `--micro 4096` gives passes
 the whole batch, in place of half of it: then parts that need all losses before the gradient have no pass of their own.
 """
 
@@ -58,6 +58,10 @@ PARTS: dict[str, list[dict[str, Any]]] = {
     "dynamic_loss_reweighting": [{"kind": "dynamic_loss_reweighting", "burn_in": 0}],
     "dynamic_loss_reweighting token": [{"kind": "dynamic_loss_reweighting", "burn_in": 0, "level": "token"}],
     "oracle_target": [{"kind": "oracle_target", "feedback": "problems"}],
+    "nexus": [{"kind": "nexus"}],
+    "sharpness_aware": [{"kind": "sharpness_aware"}],
+    "reptile": [{"kind": "reptile", "every": CYCLE}],
+    "exponential_average": [{"kind": "exponential_average"}],
     "v_pretraining cosine": [{"kind": "v_pretraining", **DESIGN, "alignment": "cosine"}],
     "v_pretraining paper": [{"kind": "v_pretraining", **DESIGN, "designer": "paper"}],
 }
@@ -104,7 +108,7 @@ def measure(parts: dict[str, list[dict[str, Any]]], cycles: int, preset: str, mi
             "time": median(ratios),
             "quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]],
             "processor": median(mine / beside for (_, mine), (_, beside) in pairs),
-            "flops": _flops(each) / _flops(plain),
+            "flops": flops_of_a_cycle(each) / flops_of_a_cycle(plain),
             "memory": each.tensor_memory() / plain.tensor_memory(),
             "seconds_a_step": median(mine for mine, _ in seconds[name]) / CYCLE,
         }
@@ -113,7 +117,7 @@ def measure(parts: dict[str, list[dict[str, Any]]], cycles: int, preset: str, mi
     return found
 
 
-def _flops(made: Trainer) -> float:
+def flops_of_a_cycle(made: Trainer) -> float:
     """FLOPs of a cycle."""
     first = made.step - made.step % CYCLE
     return float(sum(made.meter.per_kind[made.kind(step)] for step in range(first, first + CYCLE)))

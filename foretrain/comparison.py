@@ -23,10 +23,17 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def recipe_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The keys in which two plain recipes differ, dotted, with both values (None where a recipe lacks the key)."""
+    """The keys in which two plain recipes differ, dotted, with both values (None where a recipe lacks the key).
+
+    The same stages in another order are another `stages`.
+    """
     left, right = flat(a), flat(b)
     keys = [*left, *(key for key in right if key not in left)]
-    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+    found = [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+    before, after = list(a.get("stages") or {}), list(b.get("stages") or {})
+    if before != after and set(before) == set(after):
+        found.append(("stages", ", ".join(before), ", ".join(after)))
+    return found
 
 
 def higher_is_better(name: str, results: Sequence[Mapping[str, Any] | None] = ()) -> bool | None:

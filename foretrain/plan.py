@@ -161,7 +161,7 @@ class Plan:
         told = {name: feedback.content() for name, feedback in self.recipe.feedback.items()}
         models = {name: named.content() for name, named in self.recipe.models.items()}
         return {
-            "recipe": hash_data(self.recipe.plain()),
+            "recipe": hash_data(self.recipe.identity()),
             "tokenizer": tokenizer,
             **self.prepared.hashes,
             **({"feedback": told} if told else {}),

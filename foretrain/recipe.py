@@ -268,6 +268,11 @@ class Recipe(Section):
         """The recipe, defaults included, as plain data for YAML, JSON and hashes."""
         return self.model_dump(mode="json")
 
+    def identity(self) -> dict[str, Any]:
+        """The recipe as plain data for hashes, which do not look at the order of keys: stages as a list."""
+        plain = self.plain()
+        return {**plain, "stages": [list(item) for item in plain["stages"].items()]} if self.stages else plain
+
     def to_yaml(self) -> str:
         """The complete recipe as YAML that `load_recipe` reads back to an equal one."""
         return format_yaml(self.plain())

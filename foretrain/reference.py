@@ -19,6 +19,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from foretrain import overheads
 from foretrain.errors import RequestError, unknown_name
 from foretrain.files import write_atomic
 from foretrain.parts import Part, chosen, families, find, kinds
@@ -80,7 +81,8 @@ def _standard(node: Any) -> Any:
 def describe_parts(axis: str | None = None) -> list[dict[str, Any]]:
     """Every part a recipe may name, or those of one axis, as plain data.
 
-    Each has `axis`, `kind`, `summary`, `doc`, `fields` (see `describe_fields`), `facts` and `module`.
+    Each has `axis`, `kind`, `summary`, `doc`, `fields` (see `describe_fields`), `facts`, `module` and `measured` (what
+    it costs beside a plain step, see `overheads`; or None).
 
     Raises:
         RequestError: there is no such axis; the message names the nearest one.
@@ -118,6 +120,7 @@ def _describe(part: type[Part]) -> dict[str, Any]:
         "fields": describe_fields(part, leave_out=("kind",)),
         "facts": part.facts.model_dump(mode="json"),
         "module": part.__module__,
+        "measured": overheads.measured(part.axis, part.name()),
     }
 
 
@@ -288,6 +291,7 @@ def _part(described: dict[str, Any]) -> str:
         "paper": paper + (f" ({facts['year']})" if paper and facts["year"] else ""),
         "needs": ", ".join(facts["needs"]),
         "costs": "" if facts["overhead"] == "none" else facts["overhead"],
+        "measured": overheads.measured_words(described["axis"], described["kind"]),
         "status": "" if facts["status"] == "implemented" else facts["status"],
     }
     lines = "".join(f"- {key}: {value}\n" for key, value in row.items() if value)

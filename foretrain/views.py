@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from foretrain import tables, units
+from foretrain import overheads, tables, units
 from foretrain.reference import show_default
 
 View = Sequence[Table | Text | str]
@@ -76,11 +76,32 @@ def parts(parts: Sequence[Mapping[str, Any]]) -> View:
     """`foretrain parts`: one line a part, or everything about the only one."""
     if len(parts) == 1:
         return _part(parts[0])
+    if len({part["axis"] for part in parts}) == 1:
+        return _axis(parts)
     rows = [
         {"axis": part["axis"], "kind": Text(part["kind"], style="strong"), "what it is": part["summary"]}
         for part in parts
     ]
     return [tables.table(rows, caption="foretrain parts KIND shows one with its fields")]
+
+
+def _axis(parts: Sequence[Mapping[str, Any]]) -> View:
+    """The parts of one axis: what each answers, where it comes from, and what it was measured to cost."""
+    costed = any(part["measured"] for part in parts)
+    rows = []
+    for part in parts:
+        facts = part["facts"]
+        paper = f"arXiv:{facts['arxiv']}" if facts["arxiv"] else facts["paper"]
+        row = {
+            "kind": Text(part["kind"], style="strong"),
+            "what it answers": facts["answers"] or part["summary"],
+            "paper": f"{paper} ({facts['year']})" if paper and facts["year"] else paper,
+        }
+        told = part["measured"]
+        rows.append({**row, "a step": f"x {told['processor']:.2f}" if told else ""} if costed else row)
+    note = "foretrain parts KIND shows one with its fields"
+    note += f"; a step: processor time against a plain one, {overheads.circumstances()}" if costed else ""
+    return [tables.table(rows, caption=note)]
 
 
 def _part(part: Mapping[str, Any]) -> View:
@@ -100,6 +121,7 @@ def _part(part: Mapping[str, Any]) -> View:
         "paper": " ".join(text for text in (paper, f"arXiv:{facts['arxiv']}" if facts["arxiv"] else "") if text),
         "needs": ", ".join(facts["needs"]),
         "costs": facts["overhead"],
+        "measured": overheads.measured_words(part["axis"], part["kind"]),
         "status": facts["status"],
     }
     lines = [f"{name}: {value}" for name, value in known.items() if value]

@@ -144,6 +144,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "static_mixture"): lambda folder: {"weights": {"prose": 3, "sums": 1}},
     ("steering", "value_mixture"): lambda folder: {"feedback": "problems", **VALUED},
     ("steering", "value_weighting"): lambda folder: {"feedback": "problems", **VALUED},
+    ("objective", "completion_lm"): lambda folder: {"after": ": "},
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
     ("merge", "instruction_residual"): _residual,
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretrain.checkpoints.tree import decode, encode
+from foretrain.comparison import recipe_difference
 from foretrain.errors import RequestError
 from foretrain.recipe import make_recipe
 from foretrain.schedules.constant import Constant
@@ -209,3 +210,10 @@ def test_a_domain_that_is_only_judged_may_have_no_weight() -> None:
     corpus = {**CORPUS, "sums": {**CORPUS["sums"], "weight": 0}}
     plan = tiny_plan(corpus=corpus, stages={"a": {"weights": {"prose": 1}}})
     assert plan.weights == {"prose": 1.0, "sums": 0.0}
+
+
+def test_the_order_of_stages_is_part_of_a_recipe() -> None:
+    one, other = (tiny_plan(corpus=CORPUS, stages=stages) for stages in (TWO, dict(reversed(TWO.items()))))
+    assert one.hashes["recipe"] != other.hashes["recipe"]
+    assert recipe_difference(one.recipe.plain(), other.recipe.plain()) == [("stages", "first, second", "second, first")]
+    assert recipe_difference(one.recipe.plain(), one.recipe.plain()) == []

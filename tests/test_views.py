@@ -184,3 +184,29 @@ def test_claims() -> None:
     for piece in ("one-epoch", "not reproduced", "+0.011", "−0.010 to +0.033", "5", "not run"):
         assert piece in text, piece
     assert "no claims" in shown(study_views.claims([]))
+
+
+def _part(kind: str, measured: dict[str, float] | None) -> dict[str, Any]:
+    facts = {"paper": "A paper", "arxiv": "2307.14430", "year": 2023, "answers": "mix: which skills?", "needs": []}
+    return {
+        "axis": "steering",
+        "kind": kind,
+        "summary": "Does it.",
+        "doc": "Does it.",
+        "fields": [],
+        "facts": {**facts, "overhead": "a pass", "status": "implemented"},
+        "measured": measured,
+    }
+
+
+def test_the_parts_of_an_axis_with_paper_question_and_cost() -> None:
+    costs = {"time": 1.3, "processor": 1.25, "flops": 1.2, "memory": 1.0}
+    text = shown(views.parts([_part("skilled", costs), _part("plain", None)]))
+    for piece in ("skilled", "plain", "mix: which skills?", "arXiv:2307.14430 (2023)", "x 1.25"):
+        assert piece in text, piece
+    assert "x 1.25" not in shown(views.parts([_part("plain", None), _part("other", None)]))
+
+
+def test_parts_of_several_axes_say_what_they_are() -> None:
+    text = shown(views.parts([_part("skilled", None), {**_part("cosine", None), "axis": "schedule"}]))
+    assert "Does it." in text and "schedule" in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from foretrain.errors import RequestError
 from foretrain.exporting import load_run_model
 from foretrain.merging.base import Merge, Merged
 from foretrain.merging.members import check_members
+from foretrain.merging.networks import differences, weights_of
 from foretrain.modalities.base import modality_of
 from foretrain.section import Count
 from foretrain.spans import interval
@@ -24,9 +24,6 @@ from foretrain.spans import interval
 if TYPE_CHECKING:
     from foretrain.recipe import Recipe
     from foretrain.run_directory import RunDirectory
-
-_FREE = re.compile(r"^_|dropout|pdrop|initializer|token_id|use_cache|version|dtype|architectures")
-"""Keys of a config that do not change what weights mean."""
 
 
 class Weighted(Merge):
@@ -72,7 +69,7 @@ class Weighted(Merge):
         kept: PreTrainedModel | None = None
         total = 0.0
         for run, model, share in self._models(runs):
-            weights = _weights(model)
+            weights = weights_of(model)
             if kept is None:
                 sums = {name: share * weight.double() for name, weight in weights.items()}
             else:
@@ -82,7 +79,7 @@ class Weighted(Merge):
             kept, total = model, total + share
         assert kept is not None
         with torch.no_grad():
-            for name, weight in _weights(kept).items():
+            for name, weight in weights_of(kept).items():
                 mean = sums[name] / total
                 weight.copy_(mean if weight.is_floating_point() else mean.round())
         return Merged(kept, _subject(kept, runs[0]))
@@ -112,13 +109,6 @@ def _subject(model: PreTrainedModel, run: RunDirectory) -> Any:
     return modality.subject(model, modality.load_tokenizer(run.tokenizer_path), int(run.plan()["model"]["context"]))
 
 
-def _weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Parameters (tied ones once) and the buffers that are saved, by name."""
-    saved = model.state_dict().keys()
-    buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
-    return {**{name: parameter.detach() for name, parameter in model.named_parameters()}, **buffers}
-
-
 def _refuse_other(
     run: RunDirectory,
     model: PreTrainedModel,
@@ -128,25 +118,9 @@ def _refuse_other(
     sums: dict[str, Tensor],
 ) -> None:
     """See that the weights of two models are numbers of the same meaning."""
-    shapes = {name: list(weight.shape) for name, weight in weights.items()}
-    wanted = {name: list(weight.shape) for name, weight in sums.items()}
-    differ = [
-        f"{name}: {shapes.get(name, 'none')} and {wanted.get(name, 'none')}"
-        for name in {**wanted, **shapes}
-        if shapes.get(name) != wanted.get(name)
-    ]
-    ours, theirs = _settings(model), _settings(before)
-    differ = differ or [
-        f"{key}: {ours.get(key)} and {theirs.get(key)}"
-        for key in {**theirs, **ours}
-        if ours.get(key) != theirs.get(key)
-    ]
+    differ = differences(weights, model.config, sums, before.config)
     if differ:
         raise RequestError(
             f"{run.path} cannot be averaged with {first.path}: their models are not the same network "
             f"({'; '.join(differ[:3])}). Average runs of one `model`; others can be merged as an ensemble."
         )
-
-
-def _settings(model: PreTrainedModel) -> dict[str, Any]:
-    return {key: value for key, value in model.config.to_dict().items() if not _FREE.search(key)}

@@ -15,48 +15,49 @@ class ClassThresholds:
     Running means begin with the first batch's. Classes that a batch has nothing of keep theirs.
 
     Args:
-        signals: how many signals there are; each has thresholds of its own.
         momentum: share of a running mean that is kept at each step.
+        constant: the threshold of every class in place of these, where there is one; means are kept all the same.
     """
 
-    def __init__(self, signals: int, momentum: float) -> None:
-        self.momentum = momentum
-        self.means: list[float] = [0.0] * signals
-        self._classes: dict[str, list[float]] = {}
+    def __init__(self, momentum: float, constant: float | None = None) -> None:
+        self.momentum, self.constant = momentum, constant
+        self.mean: float | None = None
+        """Over all classes; None before there was anything."""
+        self._classes: dict[str, float] = {}
 
     def follow(self, sums: Tensor, counts: Tensor, classes: Sequence[str]) -> None:
-        """Move the means by one batch.
+        """Move the means by one batch; one that has nothing at all leaves them.
 
         Args:
-            sums: float64 [signals, classes], sums of the signals over what the batch has of each class.
-            counts: float64 [classes], over how much; not all 0.
+            sums: float64 [classes], sums of the signal over what the batch has of each class.
+            counts: float64 [classes], over how much.
             classes: their names.
         """
-        found = (sums.sum(1) / counts.sum()).tolist()
-        self.means = self._moved(self.means, found) if self._classes else found
-        for name, values, count in zip(classes, sums.T.tolist(), counts.tolist(), strict=True):
+        if not bool(counts.any()):
+            return
+        self.mean = self._moved(self.mean, float(sums.sum() / counts.sum()))
+        for name, total, count in zip(classes, sums.tolist(), counts.tolist(), strict=True):
             if count > 0:
-                mean = [value / count for value in values]
-                self._classes[name] = self._moved(self._classes[name], mean) if name in self._classes else mean
+                self._classes[name] = self._moved(self._classes.get(name), total / count)
 
-    def _moved(self, old: list[float], new: list[float]) -> list[float]:
+    def _moved(self, old: float | None, new: float) -> float:
         # In this form a mean that does not change stays the same to the last bit.
-        return [a + (1 - self.momentum) * (b - a) for a, b in zip(old, new, strict=True)]
+        return new if old is None else old + (1 - self.momentum) * (new - old)
 
     def of(self, classes: Sequence[str]) -> Tensor:
-        """The thresholds, float64 [signals, classes]; that of a class never seen is the mean."""
-        largest = [max(values) or 1.0 for values in zip(*self._classes.values(), strict=True)]
-        rows = [self._classes.get(name, largest) for name in classes]
+        """The thresholds, float64 [classes]; that of a class never seen is the mean, and 0 before there was any."""
+        if self.constant is not None:
+            return torch.full((len(classes),), self.constant, dtype=torch.float64)
+        largest = max(self._classes.values(), default=1.0) or 1.0
+        mean = self.mean or 0.0
         return torch.tensor(
-            [[mean * row[signal] / largest[signal] for row in rows] for signal, mean in enumerate(self.means)],
-            dtype=torch.float64,
+            [mean * self._classes.get(name, largest) / largest for name in classes], dtype=torch.float64
         )
 
     def state_dict(self) -> dict[str, Any]:
         """All means."""
-        return {"means": list(self.means), "classes": {name: list(values) for name, values in self._classes.items()}}
+        return {"mean": self.mean, "classes": dict(self._classes)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.means = list(state["means"])
-        self._classes = {name: list(values) for name, values in state["classes"].items()}
+        self.mean, self._classes = state["mean"], dict(state["classes"])

@@ -42,7 +42,8 @@ class TwoGates(WholeBatch):
     """Steps at the start in which everything counts and thresholds are learned: a share of the run, or steps."""
 
     _teacher: Any = PrivateAttr(None)
-    _thresholds: Any = PrivateAttr(None)
+    _sure: Any = PrivateAttr(None)
+    _unsure: Any = PrivateAttr(None)
     _start: int = PrivateAttr(0)
     _used: float = PrivateAttr(0.0)
 
@@ -54,44 +55,47 @@ class TwoGates(WholeBatch):
         """
         super().setup(context)
         self._teacher = context.named(self.model)
-        self._thresholds = ClassThresholds(2, self.momentum)
+        self._sure, self._unsure = (
+            ClassThresholds(self.momentum, None if constant is None else constant**power)
+            for constant, power in (
+                (self.confidence_threshold, self.confidence),
+                (self.uncertainty_threshold, self.uncertainty),
+            )
+        )
         self._start, self._used = lead(self.burn_in, context.total_steps), 0.0
 
     @torch.no_grad()
     def weigh(self, losses: Tensor, batch: Batch) -> Tensor | None:
         """The weights of these rows, 0 for what is not selected; None in the burn-in."""
-        signals, counts = self._signals(losses, batch)
-        sums = self._by_class(torch.cat([signals * counts, counts[None]]), batch)
-        if not bool(sums[-1].any()):
-            return None
-        self._thresholds.follow(sums[:-1], sums[-1], batch.domains)
-        self.record("confidence", self._thresholds.means[0])
-        self.record("uncertainty", self._thresholds.means[1])
+        sure, unsure, counts = self._signals(losses, batch)
+        believed = self._passes(sure, counts, batch, self._sure)
+        # Over everything the mean would soon be that of what is never selected, and so never learned.
+        passed = believed & self._passes(unsure, counts * believed, batch, self._unsure)
+        self.record("confidence", self._sure.mean or 0.0)
+        self.record("uncertainty", self._unsure.mean or 0.0)
         if batch.step < self._start:
             return None
-        passed = (signals >= self._asked(batch).to(signals.device)[:, batch["domain"], None]).all(0)
-        return self._normalised(self.placed(signals.prod(0) * passed, counts, batch), counts, batch)
+        return self._normalised(self.placed(sure * unsure * passed, counts, batch), counts, batch)
 
     def placed(self, weights: Tensor, counts: Tensor, batch: Batch) -> Tensor:
         """Weights [rows, units in a row] where they act, before they are normalised.
 
         Args:
-            weights: products of the signals, 0 for what is not selected.
+            weights: products of the two signals, 0 for what is not selected.
             counts: [rows, units in a row], how many loss tokens each stands for.
             batch: the rows of this rank.
         """
         return weights
 
-    def _signals(self, losses: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Confidence and uncertainty, float64 [2, rows, units in a row], and how many loss tokens each stands for."""
+    def _signals(self, losses: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Confidence and uncertainty, float64 [rows, units in a row], and how many loss tokens each unit stands for."""
         mask = batch["mask"].double()
         learnt, told = (torch.exp(-each.double()).clamp(max=1) for each in (losses, self._teacher_losses(batch)))
-        signals, counts = torch.stack([told, 1 - learnt]).nan_to_num(0.0), mask
+        signals, counts = [told.nan_to_num(0.0), (1 - learnt).nan_to_num(0.0)], mask
         if self.level == "row":
             counts = mask.sum(1, keepdim=True)
-            signals = (signals * mask).sum(2, keepdim=True) / counts.clamp_min(1)
-        powers = signals.new_tensor([self.confidence, self.uncertainty])
-        return signals ** powers[:, None, None], counts
+            signals = [(signal * mask).sum(1, keepdim=True) / counts.clamp_min(1) for signal in signals]
+        return signals[0] ** self.confidence, signals[1] ** self.uncertainty, counts
 
     def _teacher_losses(self, batch: Batch) -> Tensor:
         """The teacher's cross-entropy with the labels [rows, length]."""
@@ -99,14 +103,11 @@ class TwoGates(WholeBatch):
         with self._context.learner.autocast():
             return torch.cat([objective.losses(teacher.outputs(piece), piece) for piece in pieces])
 
-    def _asked(self, batch: Batch) -> Tensor:
-        """The thresholds of both signals, float64 [2, classes]."""
-        asked: Tensor = self._thresholds.of(batch.domains)
-        fixed = (self.confidence_threshold, self.confidence), (self.uncertainty_threshold, self.uncertainty)
-        for signal, (constant, power) in enumerate(fixed):
-            if constant is not None:
-                asked[signal] = constant**power
-        return asked
+    def _passes(self, signal: Tensor, counts: Tensor, batch: Batch, thresholds: ClassThresholds) -> Tensor:
+        """Where a signal reaches its class's threshold, which has followed it over all that counts by now."""
+        sums, whole = self._by_class(torch.stack([signal * counts, counts]), batch)
+        thresholds.follow(sums, whole, batch.domains)
+        return signal >= thresholds.of(batch.domains).to(signal.device)[batch["domain"], None]
 
     def _by_class(self, tensor: Tensor, batch: Batch) -> Tensor:
         """Sums float64 [n, classes] of [n, rows, units in a row], over all ranks."""
@@ -115,12 +116,14 @@ class TwoGates(WholeBatch):
         self._context.group.sum_tensors([sums])
         return sums
 
-    def _normalised(self, weights: Tensor, counts: Tensor, batch: Batch) -> Tensor:
+    def _normalised(self, weights: Tensor, counts: Tensor, batch: Batch) -> Tensor | None:
         """Weights with mean 1 over the loss tokens of all ranks, and what was selected as figures."""
         sums = self._by_class(
             torch.stack([weights, weights.square(), (weights > 0).double(), torch.ones_like(weights)]) * counts, batch
         )
         total, squares, used, tokens = sums.sum(1).tolist()
+        if not tokens:
+            return None
         self._used += used
         self.record("used", used / tokens)
         self.record("tokens", self._used)
@@ -138,9 +141,15 @@ class TwoGates(WholeBatch):
 
     def state_dict(self) -> dict[str, Any]:
         """The means that thresholds are made of, where selection begins, and how many tokens were used."""
-        return {"thresholds": self._thresholds.state_dict(), "start": self._start, "used": self._used}
+        return {
+            "confidence": self._sure.state_dict(),
+            "uncertainty": self._unsure.state_dict(),
+            "start": self._start,
+            "used": self._used,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._thresholds.load_state_dict(state["thresholds"])
+        self._sure.load_state_dict(state["confidence"])
+        self._unsure.load_state_dict(state["uncertainty"])
         self._start, self._used = state["start"], state["used"]

@@ -27,9 +27,10 @@ class Nexus(Steering):
     The batch is taken apart into K groups of rows, in an order that is drawn anew at each step. From today's weights
     theta_0 it goes theta_i = theta_(i-1) - s * g_i / |g_i|, g_i the gradient of group i's mean loss at theta_(i-1) and
     | | the Euclidean norm over all parameters. The optimizer gets the sum of the g_i / |g_i|, which is
-    (theta_0 - theta_K) / s, summed as it comes; today's weights are put back from a saved copy. Averaged over orders,
-    its part of first order in s rises along the inner products of the groups' directions: it draws the sources' minima
-    together. Every row is differentiated once, so a step costs what it costs without.
+    (theta_0 - theta_K) / s, summed as it comes; today's weights are put back from a saved copy. Every row is
+    differentiated once. Averaged over orders, what the inner steps add is, for steps that are not normalised and to
+    first order in s, an ascent of the inner products of the groups' gradients, and with normalised ones, roughly, of
+    their cosines: it draws the sources' minima together.
 
     The length of an inner step: K * s is `gamma` times the length of the optimizer's last update, as it was realised
     (the change of all weights in the last step, weight decay included), so that it follows the learning rate. The first
@@ -57,7 +58,8 @@ class Nexus(Steering):
         arxiv="2604.09258",
         year=2026,
         answers="update: at which weights is each source of a batch differentiated, and how long does it count?",
-        overhead="no forward or backward pass; three copies of the weights, and a pass over them for each source",
+        overhead="three copies of the weights, and some passes over them for each source; beside parts that decide "
+        "targets or weights, one pass of the batch without gradients",
     )
     neutral: ClassVar[dict[str, Any] | None] = {"groups": 1, "normalise": False}
 

@@ -30,6 +30,8 @@ from foretrain.trainer import Trainer
 
 FAR = 1000
 """Steps among which a rehearsal looks for kinds of step that differ in cost."""
+INPUTS = ("tokens", "corpus", "tokenizer", "feedback", "models", "scores")
+"""Hashes of a plan that decide, with its recipe, what a run is."""
 ROUNDS = 4
 """How often a number of steps is planned with anew, at most."""
 
@@ -84,6 +86,7 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
         "context": plan.context,
         "stateful": bool(list(trainer.objective.modules()) or trainer.objective.state_dict()),
         "corpus": plan.hashes["corpus"],
+        "scores": plan.hashes.get("scores", {}),
     }
 
 
@@ -134,13 +137,13 @@ def make_product(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _content_hash(recipe: Recipe, until: float | None) -> str:
-    plain = {key: value for key, value in recipe.plain().items() if key not in ("name", "track", "corpus")}
+    plain = {key: value for key, value in recipe.identity().items() if key not in ("name", "track", "corpus")}
     corpus = {
         name: {key: value for key, value in domain.model_dump(mode="json").items() if key != "path"}
         for name, domain in recipe.corpus.items()
     }
     hashes = make_plan(recipe).hashes
-    inputs = {name: hashes[name] for name in ("tokens", "corpus", "tokenizer", "feedback") if name in hashes}
+    inputs = {name: hashes[name] for name in INPUTS if name in hashes}
     return hash_data({"recipe": plain, "corpus": corpus, "inputs": inputs, "until": until, "version": __version__})
 
 

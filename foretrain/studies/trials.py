@@ -100,8 +100,13 @@ class Trial:
             told = [f"{key} was {old!r} and is {new!r}" for key, old, new in changed[:4]]
             if not changed and not _begins_with(plan.get("parent"), start):
                 told = ["it began with other weights"]
-            hashes = plan.get("hashes", {}).get("corpus", {})
-            other = [name for name, value in planned.cost["corpus"].items() if hashes.get(name, value) != value]
+            hashes = plan.get("hashes", {})
+            other = [
+                name
+                for what in ("corpus", "scores")
+                for name, value in planned.cost.get(what, {}).items()
+                if hashes.get(what, {}).get(name, value) != value
+            ]
             if not told and other:
                 raise RequestError(
                     f"{folder} was trained on other text than there is now (domain {', '.join(other)}), so new trials "

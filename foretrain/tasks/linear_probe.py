@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
@@ -68,7 +68,12 @@ class LinearProbe(Task):
     l2: Number = Field(1.0, gt=0)
     """Strength of the penalty `l2 / 2 * |weights|^2`, against the sum of the training items' losses."""
 
-    _without_unused = model_serializer(mode="wrap")(without_unused)
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain = without_unused(self, handler)
+        if not plain["options"]:  # so that hashes from before there were any stay the same
+            del plain["options"]
+        return plain
 
     def make(self, fields: Mapping[str, Any], place: str) -> Labelled:
         """The item of one record."""

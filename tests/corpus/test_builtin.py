@@ -261,6 +261,17 @@ def test_lego_answers_follow_the_chain() -> None:
     assert min(answers.values()) > 1350
 
 
+def test_lego_clauses_in_order_and_answers_that_are_marked() -> None:
+    shuffled, ordered = (list(Lego(count=40, sign="->", shuffled=way).documents()) for way in (True, False))
+    for one, two in zip(shuffled, ordered, strict=True):
+        assert one.text.endswith(f"-> {one.metadata['answer']}.") and one.metadata["answer"] == two.metadata["answer"]
+        clauses = [text.split(". Output:")[0].removeprefix("Input: ").split(", ") for text in (one.text, two.text)]
+        assert sorted(clauses[0]) == sorted(clauses[1])
+        names = [clause.split()[0] for clause in clauses[1]]
+        assert [clause.split()[-1] for clause in clauses[1][1:]] == names[:-1], "each speaks of the one before it"
+    assert any(one.text != two.text for one, two in zip(shuffled, ordered, strict=True))
+
+
 def test_lego_may_ask_for_one_skill() -> None:
     assert {document.metadata["skill"] for document in Lego(count=40, length=3, skill=2).documents()} == {2}
     for wrong in ({"skill": 6}, {"count": 100, "length": 1}, {"length": 0}):

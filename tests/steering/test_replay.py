@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +12,7 @@ from scipy import stats
 
 from foretrain.batch import Batch
 from foretrain.errors import RequestError
-from foretrain.parts import Facts
 from foretrain.steering._rehearsal import Places, Rehearsal
-from foretrain.steering.base import Steering
 from foretrain.trainer import Trainer
 from tests.tiny import tiny_trainer
 
@@ -232,26 +230,34 @@ def test_documents_of_a_replaced_row_are_its_own() -> None:
 # Together with other parts -----------------------------------------------------------------------------------------
 
 
-class TryPulling(Steering):
-    """Doubles the weight of one domain each step, as a skill-based mixture would."""
-
-    kind: Literal["try_pulling"] = "try_pulling"
-    facts: ClassVar[Facts] = Facts(answers="mix: does replay follow?")
-
-    def mix(self, weights: Mapping[str, float], step: int) -> Mapping[str, float]:
-        return {name: weight * (1 + step if name == "middle" else 1) for name, weight in weights.items()}
-
-
 def test_a_moving_mixture_and_replay_in_two_lines() -> None:
-    one = trainer(STEPS, {"kind": "try_pulling"}, replay(share=0.25), stages={})
+    """Skill-It moves what is drawn, and what comes again was read all the same, in the share that was asked for."""
+    skills = {
+        "kind": "skill_it",
+        "graph": "identity",
+        "eta": 4.0,
+        "every": 2,
+        "per_round": 2,
+        "window": 1,
+        "tokens": 256,
+    }
+    corpus = {name: {**domain, "steer": 0.05} for name, domain in CORPUS.items()}
+    one = trainer(STEPS, skills, replay(share=0.25), stages={}, corpus=corpus)
+    part, weights = part_of(one), []
     read: set[Window] = set()
     count = 0
-    for before, after, windows in follow(one, STEPS):
-        rows = replaced(before, after)
+    for _ in range(STEPS):
+        before, state = one.stream.batch(), part.state_dict()
+        after = part.replace(before)
+        part.load_state_dict(state)
+        rows, windows = replaced(before, after), windows_of(one, after)
         assert all(windows[row] in read for row in rows)
         read |= {window for row, window in enumerate(windows) if row not in rows}
         count += len(rows)
-    assert one.stream.weights["middle"] > 0.85
+        figures = one.train_step()
+        assert figures["replay/share"] == len(rows) / ROWS
+        weights.append(figures["domain/old/weight"])
+    assert max(weights) - min(weights) > 0.02, "the mixture moves"
     assert count == pytest.approx(0.25 * ROWS * (STEPS - 1), abs=4)
 
 

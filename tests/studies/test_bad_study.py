@@ -182,6 +182,19 @@ class TestADirectoryThatIsTaken:
         finally:
             (done / "notes.txt").write_text(text)
 
+    def test_by_trials_whose_scores_were_others(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FORETRAIN_CACHE", str(tmp_path / "cache"))
+        reference = tmp_path / "reference.txt"
+        reference.write_text("A plain sentence.\n\nAnother one.")
+        base = tiny_study().base
+        name = next(iter(base["corpus"]))
+        score = {"score": {"kind": "ngram_perplexity", "reference": str(reference)}, "order": {"kind": "sorted"}}
+        corpus = {**base["corpus"], name: {**base["corpus"][name], **score}}
+        settings = {"arms": {"plain": {}}, "base": {**base, "budget": {"steps": 1}, "corpus": corpus}}
+        study(tiny_study(**settings, seeds=1), out=tmp_path / "study", quiet=True)
+        reference.write_text("zqx zqx zqx zqx")
+        assert "other text" in self.refused(tmp_path, tiny_study(**settings, seeds=2))
+
     def test_by_a_run(self, done: Path) -> None:
         with pytest.raises(RequestError, match="directory of a run"):
             study(of_notes(done), out=done / "study" / "trials" / "plain" / "seed-0", quiet=True)

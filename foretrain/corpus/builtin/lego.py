@@ -22,8 +22,8 @@ class Lego(Builtin):
 
     A chain of `length` variables begins with a bit (`a = val 1`); every further variable equals the one before (`val`)
     or its opposite (`not`). The clauses stand in random order, and one variable is asked for: skill s asks for the
-    s-th of the chain, so it needs the skills before it. Metadata: `skill` (from 1), `question` (up to `=`) and `answer`
-    (`0` or `1`). No text comes twice.
+    s-th of the chain, so it needs the skills before it. Metadata: `skill` (from 1), `question` (up to `sign`) and
+    `answer` (`0` or `1`). No text comes twice.
     """
 
     kind: Literal["lego"] = "lego"
@@ -39,6 +39,10 @@ class Lego(Builtin):
     """Variables in a chain; as many skills."""
     skill: int | None = Field(None, ge=1)
     """Ask for this variable of the chain only (for one domain a skill); unset: for any, equally often."""
+    shuffled: bool = True
+    """Whether the clauses stand in random order; in that of the chain, skills are learned in fewer steps."""
+    sign: str = "="
+    """What stands between the variable asked for and its bit; another one than in the clauses (`->`) marks answers."""
     seed: int = Field(0, ge=0)
     """Another seed gives other chains."""
 
@@ -47,7 +51,8 @@ class Lego(Builtin):
         if self.skill is not None and self.skill > self.length:
             raise ValueError(f"skill ({self.skill}) should be at most length ({self.length})")
         skills = 1 if self.skill is not None else self.length
-        different = math.perm(len(ascii_lowercase), self.length) * 2**self.length * math.factorial(self.length) * skills
+        orders = math.factorial(self.length) if self.shuffled else 1
+        different = math.perm(len(ascii_lowercase), self.length) * 2**self.length * orders * skills
         if self.count > different // 2:
             raise ValueError(f"count ({self.count}) should be at most {different // 2}, half of all different chains")
         return self
@@ -73,4 +78,5 @@ class Lego(Builtin):
         clauses = [f"{names[0]} = val {bits[0]}"]
         for i in range(1, self.length):
             clauses.append(f"{names[i]} = {'val' if bits[i] == bits[i - 1] else 'not'} {names[i - 1]}")
-        return f"Input: {', '.join(dice.shuffle(clauses))}. Output: {names[skill - 1]} =", str(bits[skill - 1])
+        given = dice.shuffle(clauses) if self.shuffled else clauses
+        return f"Input: {', '.join(given)}. Output: {names[skill - 1]} {self.sign}", str(bits[skill - 1])
