@@ -49,6 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "value_weighting": {"feedback": "problems"},
 }
 """Required settings, and what makes a part act from the first step on."""
+CONTEXT = 256
 STEPS = 10_000
 # The first stage is over after the first cycle, which is not timed: parts that work by stages act in the second.
 STAGES = {
@@ -65,7 +66,7 @@ def recipe(teacher: Path, steering: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **BASE,
         "budget": {"steps": STEPS},
-        "model": {"kind": "llama", "preset": "1M"},
+        "model": {"kind": "llama", "preset": "1M", "context": CONTEXT},
         "corpus": corpus,
         "models": {"teacher": str(teacher)},
         "stages": STAGES,
@@ -79,7 +80,7 @@ def make_teacher(folder: Path) -> Path:
     data = recipe(folder, [])
     del data["models"], data["stages"]
     run(
-        make_recipe({**data, "budget": {"steps": 1}, "model": {"kind": "llama", "preset": "0.2M"}}),
+        make_recipe({**data, "budget": {"steps": 1}, "model": {"kind": "llama", "preset": "0.2M", "context": CONTEXT}}),
         out=folder,
         quiet=True,
     )
