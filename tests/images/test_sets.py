@@ -86,7 +86,7 @@ def test_every_image_once_an_epoch_however_it_is_counted(tmp_path: Path) -> None
         whole = stream.batch()
         parts = [stream.batch(rank, 2) for rank in range(2)]
         assert torch.equal(torch.cat([part["pixels"] for part in parts]), whole["pixels"])
-        assert set(whole) == {"pixels", "domain"}
+        assert set(whole) == {"pixels", "domain", "start"}
         seen += [pixel_key(image.numpy()) for image in whole["pixels"]]
         positions += whole.positions.tolist()
         stream.advance()

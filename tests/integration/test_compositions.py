@@ -36,7 +36,7 @@ BY_QUESTION = {
     for question in QUESTIONS
 }
 STEPS = 6
-DRAWS = 8
+DRAWS = [*range(3), *(pytest.param(number, marks=pytest.mark.slow) for number in range(3, 12))]
 
 
 def _drawn(number: int) -> list[str]:
@@ -73,7 +73,7 @@ def test_every_question_has_parts() -> None:
     assert all(len(found) >= 3 for found in BY_QUESTION.values()), BY_QUESTION
 
 
-@pytest.mark.parametrize("number", range(DRAWS))
+@pytest.mark.parametrize("number", DRAWS)
 def test_a_composition_trains_and_resumes(number: int, tmp_path: Path) -> None:
     chosen = _drawn(number)
     recipe = _recipe(chosen, tmp_path)
@@ -92,7 +92,7 @@ def test_a_composition_trains_and_resumes(number: int, tmp_path: Path) -> None:
         assert torch.equal(weight, second.learner.masters[name]), (chosen, name)
 
 
-@pytest.mark.parametrize("number", range(DRAWS))
+@pytest.mark.parametrize("number", DRAWS)
 def test_neutral_settings_change_nothing_together(number: int, tmp_path: Path) -> None:
     chosen = [kind for kind in _drawn(number) if kinds(Steering)[kind].neutral is not None]
     recipe = _recipe(chosen, tmp_path)

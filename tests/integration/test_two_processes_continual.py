@@ -33,7 +33,7 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> list[list[float]]:
     return _run(tmp_path_factory.mktemp("one"), 1)
 
 
-@pytest.mark.parametrize("strategy", ["replicate", "shard"])
+@pytest.mark.parametrize("strategy", ["replicate", pytest.param("shard", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(strategy: str, one_process: list[list[float]], tmp_path: Path) -> None:
     micro = {"tokens": 8 * CONTEXT, "micro": 2 * CONTEXT}
     found = _run(tmp_path, 2, distributed=strategy, batch=micro)

@@ -40,7 +40,7 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[floa
     return _figures(folder / "run")
 
 
-@pytest.mark.parametrize("strategy", ["replicate", "shard"])
+@pytest.mark.parametrize("strategy", ["replicate", pytest.param("shard", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(strategy: str, one_process: dict[str, list[float]], tmp_path: Path) -> None:
     data = _data(distributed=strategy, batch={"tokens": 8 * CONTEXT, "micro": 2 * CONTEXT})
     recipe, environment = write_recipe(tmp_path, data), {"FORETRAIN_CACHE": str(tmp_path / "cache")}

@@ -22,7 +22,7 @@ PARTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("strategy", ["replicate", "shard"])
+@pytest.mark.parametrize("strategy", ["replicate", pytest.param("shard", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(strategy: str, tmp_path: Path) -> None:
     model(context=CONTEXT).save_pretrained(tmp_path / "teacher")
     byte_tokenizer().save(tmp_path / "teacher")
