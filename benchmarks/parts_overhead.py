@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "random_selection": TEACHER,
     "salt": TEACHER,
     "salt_selection": TEACHER,
+    "sequence_distillation": TEACHER,
     "static_mixture": {"weights": {"english": 3, "python": 1}},
     "v_pretraining": DESIGN,
     "value_mixture": {"feedback": "problems"},
@@ -92,9 +94,8 @@ def trainer(teacher: Path, steering: list[dict[str, Any]]) -> Trainer:
     return Trainer(make_plan(make_recipe(recipe(teacher, steering)), Group()), STEPS, Group())
 
 
-def measure(cycles: int, only: list[str]) -> dict[str, dict[str, float]]:
-    """Ratios to plain training by kind."""
-    found: dict[str, dict[str, float]] = {}
+def measure(cycles: int, only: list[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Ratios to plain training, kind by kind."""
     with tempfile.TemporaryDirectory() as folder:
         teacher = make_teacher(Path(folder) / "teacher")
         plain = trainer(teacher, [])
@@ -105,15 +106,15 @@ def measure(cycles: int, only: list[str]) -> dict[str, dict[str, float]]:
             mine = trainer(teacher, [{"kind": kind, **SETTINGS.get(kind, {})}])
             cycle(mine)  # the first steps are counted, and slower
             pairs = [(cycle(mine), cycle(plain)) for _ in range(cycles)]
-            found[kind] = {
+            found = {
                 "time": round(median(ours[0] / beside[0] for ours, beside in pairs), 2),
                 "processor": round(median(ours[1] / beside[1] for ours, beside in pairs), 2),
                 "flops": round(flops_of_a_cycle(mine) / flops_of_a_cycle(plain), 2),
                 "memory": round(mine.tensor_memory() / plain.tensor_memory(), 2),
             }
-            told = "  ".join(f"{name} {value:.2f}" for name, value in found[kind].items())
+            told = "  ".join(f"{name} {value:.2f}" for name, value in found.items())
             print(f"{kind:32}{told}", flush=True)
-    return found
+            yield kind, found
 
 
 def main() -> None:
@@ -122,12 +123,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="KIND", help="these parts only")
     parser.add_argument("--record", action="store_true", help=f"write {PATH.name}, keeping parts not measured now")
     options = parser.parse_args()
-    found = measure(options.cycles, options.only)
-    if options.record:
-        known = json.loads(PATH.read_text())["parts"] if PATH.is_file() and options.only else {}
-        day = time.strftime("%Y-%m-%d", time.gmtime())
-        shape = {"preset": "1M", "tokens": 2048, "precision": "fp32", "cycles": options.cycles}
-        write_json(PATH, {"date": day, **shape, "environment": describe(), "parts": {**known, **found}})
+    known = json.loads(PATH.read_text())["parts"] if PATH.is_file() and options.only else {}
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    shape = {"preset": "1M", "tokens": 2048, "precision": "fp32", "cycles": options.cycles}
+    for kind, found in measure(options.cycles, options.only):
+        known[kind] = found
+        if options.record:  # each at once: a measurement that is stopped keeps what it has
+            write_json(PATH, {"date": day, **shape, "environment": describe(), "parts": dict(sorted(known.items()))})
 
 
 if __name__ == "__main__":
