@@ -44,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "random_selection": TEACHER,
     "salt": TEACHER,
     "salt_selection": TEACHER,
-    "sequence_distillation": TEACHER,
+    "sequence_distillation": {**TEACHER, "tokens": 4096},
     "static_mixture": {"weights": {"english": 3, "python": 1}},
     "v_pretraining": DESIGN,
     "value_mixture": {"feedback": "problems"},
