@@ -36,11 +36,11 @@ class Moving:
         return copied(distributed.whole(state) if self.learner.sharded else state)  # type: ignore[no-any-return]
 
     def put_back(self, state: Mapping[str, Any]) -> None:
-        """What `take` gave, bit for bit; `state` may be put back again."""
+        """What `take` gave, bit for bit, once: its tensors are used, and move at the next step."""
         self.learner.load_state_dict(state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
         for name, part in self.parts.items():
-            part.load_state_dict(copied(state["parts"][name]))
+            part.load_state_dict(state["parts"][name])
 
     @contextmanager
     def undone(self) -> Iterator[None]:
@@ -58,7 +58,8 @@ class Moving:
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> bool:
     """Restore an optimizer's state from whole tensors, each cut like the parameter it belongs to.
 
-    Returns False, and leaves the optimizer new, where the state is of another kind of optimizer or other parameters.
+    The optimizer keeps the very tensors, where they need no cutting. Returns False, and leaves the optimizer new, where
+    the state is of another kind of optimizer or other parameters.
     """
     own = optimizer.state_dict()
     if _parameter_names(own) != _parameter_names(state):
@@ -73,8 +74,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
             else value
             for name, value in values.items()
         }
-    # Copied: torch keeps the very tensors of a state that it loads, and would move them at the next step.
-    optimizer.load_state_dict({"state": copied(cut), "param_groups": own["param_groups"]})
+    optimizer.load_state_dict({"state": cut, "param_groups": own["param_groups"]})
     return True
 
 
