@@ -185,8 +185,8 @@ def curves(case: str, steps: int, seeds: int) -> dict[str, Any]:
 
 def overhead(case: str, steps: int) -> dict[str, Any]:
     """Share of the trainer's step that is neither forward, backward, clipping nor optimizer."""
+    from foretrain.gradients import clip_gradient
     from foretrain.objectives.causal_lm import CausalLM
-    from foretrain.trainer import clip_gradient
 
     kind, precision = case.split(":")
     plan = plan_of(kind, precision, 10_000)

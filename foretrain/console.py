@@ -16,6 +16,7 @@ from rich.theme import Theme
 
 from foretrain import units
 from foretrain.files import finite
+from foretrain.run_directory import by_domain
 
 THEME = Theme(
     {
@@ -264,11 +265,7 @@ class CountingProgress(_Live):
 
 def evaluation_line(figures: Mapping[str, float]) -> str:
     """An evaluation in one line: `validation 3.412 (general 3.61, biomedical 3.21)  questions accuracy 0.412`."""
-    domains = {
-        name.split("/")[1]: value
-        for name, value in figures.items()
-        if name.startswith("validation/") and name.endswith("/loss") and name.count("/") == 2
-    }
+    domains = by_domain(figures)
     parts = []
     if "validation/loss" in figures:
         inside = ", ".join(f"{name} {units.measured(value)}" for name, value in domains.items())

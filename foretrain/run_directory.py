@@ -286,6 +286,16 @@ def series(rows: Iterable[Mapping[str, Any]], name: str) -> Series:
     return Series(np.array(steps, dtype=np.int64), np.array([points[step] for step in steps], dtype=np.float64))
 
 
+def by_domain(figures: Mapping[str, float], unit: str = "loss") -> dict[str, float]:
+    """The validation figures of single domains, `validation/DOMAIN/UNIT`, by domain."""
+    split = [(name, name.split("/")) for name in figures]
+    return {
+        parts[1]: figures[name]
+        for name, parts in split
+        if len(parts) == 3 and parts[0] == "validation" and parts[2] == unit
+    }
+
+
 def _runs_in(folder: Path) -> list[RunDirectory]:
     if not folder.is_dir():
         return []

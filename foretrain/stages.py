@@ -234,16 +234,6 @@ class Transfer:
         self._losses = [dict(row) for row in state["losses"]]
 
 
-def losses_by_domain(figures: Mapping[str, float]) -> dict[str, float]:
-    """The validation losses of domains among the figures of an evaluation."""
-    split = [(name, name.split("/")) for name in figures]
-    return {
-        parts[1]: figures[name]
-        for name, parts in split
-        if len(parts) == 3 and parts[0] == "validation" and parts[2] == "loss"
-    }
-
-
 FIGURES: Sequence[tuple[str, bool]] = (
     ("stages/learned", False),
     ("stages/retained", False),

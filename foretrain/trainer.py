@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foretrain import distributed, faults
 from foretrain.batch import Batch
@@ -19,6 +19,7 @@ from foretrain.distributed import Group
 from foretrain.environment import peak_memory
 from foretrain.errors import RequestError, unknown_name
 from foretrain.feedback.base import FeedbackSet
+from foretrain.gradients import clip_gradient
 from foretrain.guard import Guard
 from foretrain.hashing import seed_from
 from foretrain.kernels.accelerate import accelerate
@@ -28,9 +29,10 @@ from foretrain.named_models import Reference, open_named
 from foretrain.objectives.base import Objective
 from foretrain.objectives.outputs import has_plain_head
 from foretrain.plan import Plan
+from foretrain.run_directory import by_domain
 from foretrain.spans import due
-from foretrain.stages import SideBranches, Timeline, Transfer, losses_by_domain
-from foretrain.steering.base import Gradient, Steering, overrides
+from foretrain.stages import SideBranches, Timeline, Transfer
+from foretrain.steering.base import Steering, overrides
 from foretrain.step import Problem, decide_gradient
 
 Figures = dict[str, Any]
@@ -204,8 +206,7 @@ class Trainer:
                 f"their documents or files for it, such as corpus.{name}.{split}: 0.02."
             )
         validation = self.plan.validation(split, tokens)
-        figures = validation.measure(self.learner, self.objective, self.group)
-        return {name: figures[f"validation/{name}/loss"] for name in validation.sets}
+        return by_domain(validation.measure(self.learner, self.objective, self.group))
 
     def _apply(self, gradient: Mapping[str, Tensor], rate: float | None = None) -> None:
         self.set_rate(self.step)
@@ -248,9 +249,9 @@ class Trainer:
         if validate or ended or self.step == 0 or due(recipe.evaluation.every, self.step, self.total):
             figures |= self.validation.measure(self.learner, self.objective, self.group)
         if self.step == 0:
-            self.transfer.start(losses_by_domain(figures))
+            self.transfer.start(by_domain(figures))
         elif ended:
-            figures |= self.transfer.after_stage(losses_by_domain(figures))
+            figures |= self.transfer.after_stage(by_domain(figures))
         for probe in self.probes:
             if self.step == 0 or due(probe.every, self.step, self.total):
                 found = probe.measure(self.context)
@@ -363,16 +364,6 @@ class Trainer:
                 self.validation.measure(self.learner, self.objective, self.group)
             evaluation = self.group.agree(time.perf_counter() - begin)
             return Pace(dict(self.meter.per_kind), gone / max(steps, 1), evaluation)
-
-
-def clip_gradient(gradient: Gradient, largest: float | None) -> float:
-    """Scale a gradient in place to a global norm of at most `largest`; returns the norm it had."""
-    tensors = list(gradient.values())
-    total: Any = nn.utils.get_total_norm(tensors)
-    norm = float(total.full_tensor() if hasattr(total, "full_tensor") else total)
-    if largest is not None and norm > largest:
-        torch._foreach_mul_(tensors, largest / norm)
-    return norm
 
 
 def _compile(model: Any) -> None:

@@ -11,11 +11,11 @@ from pydantic import Field
 
 from foretrain.batch import Batch
 from foretrain.errors import RequestError
+from foretrain.gradients import mean_gradient
 from foretrain.hashing import seed_from
 from foretrain.parts import Facts
 from foretrain.probes._windows import drawn, windows_ahead
 from foretrain.probes.base import Probe
-from foretrain.probes.one_step import plain_gradient
 from foretrain.section import Count
 from foretrain.vectors import cosine
 
@@ -60,7 +60,7 @@ class GradientCosine(Probe):
 
     def measure(self, context: Context) -> dict[str, float]:
         """See the class."""
-        gradients = [plain_gradient(context, self._batch(context, name)) for name in drawn(context)]
+        gradients = [mean_gradient(context, self._batch(context, name)) for name in drawn(context)]
         found = [cosine(a, b) for a, b in combinations(gradients, 2)] or [1.0]
         return {"mean": float(np.mean(found)), "least": min(found)}
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field, PrivateAttr
-from torch import Tensor
 
 from foretrain.batch import Batch
 from foretrain.errors import RequestError
+from foretrain.gradients import mean_gradient
 from foretrain.hashing import seed_from
 from foretrain.models.roles import select
 from foretrain.parts import Facts
 from foretrain.probes._windows import drawn, windows_ahead
 from foretrain.probes.base import Probe
 from foretrain.section import Count, Number
-from foretrain.vectors import Vector, added, dot, norm
+from foretrain.vectors import added, dot, norm
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -87,7 +87,7 @@ class OneStep(Probe):
         length = self.eta * norm(weights)
         predicted, realised = [], []
         for batch in self.batches(context):
-            own = plain_gradient(context, batch)
+            own = mean_gradient(context, batch)
             size = norm(own)
             step = length / size if size > 0 else 0.0
             predicted.append(step * dot(down, {name: own[name] for name in self._names}))
@@ -109,17 +109,6 @@ class OneStep(Probe):
             counts = torch.from_numpy(mine < self.rows)[:, None].to(context.device)
             made.append(batch.with_(mask=batch["mask"] & counts))
         return made
-
-
-def plain_gradient(context: Context, batch: Batch) -> Vector:
-    """The gradient of the mean loss of a batch by all trained parameters, over all ranks."""
-    total = max(context.group.sum(batch["mask"].sum())[0], 1.0)
-
-    def loss(piece: Batch) -> Tensor:
-        outputs = context.objective.forward(context.learner.model, piece)
-        return context.objective.losses(outputs, piece).sum() / total
-
-    return context.learner.gradient_of(loss, list(batch.micro(context.micro)), list(context.weights))[0]
 
 
 def figures(predicted: Sequence[float], realised: Sequence[float]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from foretrain.reports.run_tables import (
 )
 from foretrain.reports.stage_matrix import stage_matrix
 from foretrain.reports.token_values import shown
-from foretrain.run_directory import RunDirectory, Series
+from foretrain.run_directory import RunDirectory, Series, by_domain
 
 _MOST_SAMPLES = 12
 _MOST_TASKS = 4
@@ -126,18 +126,9 @@ def _headline(run: RunDirectory, plan: Mapping[str, Any], cost: Mapping[str, flo
             figures.append({"label": label, "value": value, "detail": detail})
 
     final = run.final()
-    domains = {
-        name.split("/")[1]: value
-        for name, value in final.items()
-        if name.count("/") == 2 and name.endswith("/bits_per_byte")
-    }
-    losses = {
-        name.split("/")[1]: value
-        for name, value in final.items()
-        if name.startswith("validation/") and name.count("/") == 2 and name.endswith("/loss")
-    }
-    add("Validation loss", units.measured(final.get("validation/loss")), _by_domain(losses) or "nats per token")
-    add("Bits per byte", units.measured(_bits_per_byte(run, plan)), _by_domain(domains) or "of validation text")
+    domains, losses = by_domain(final, "bits_per_byte"), by_domain(final)
+    add("Validation loss", units.measured(final.get("validation/loss")), _listed_by_domain(losses) or "nats per token")
+    add("Bits per byte", units.measured(_bits_per_byte(run, plan)), _listed_by_domain(domains) or "of validation text")
     if "validation/loss" not in final:
         add("Training loss", units.measured(smooth(good_loss(run)).last), "nats per token, running mean")
     for task, metric, name in task_metrics(final)[:_MOST_TASKS]:
@@ -181,7 +172,7 @@ def _bits_per_byte(run: RunDirectory, plan: Mapping[str, Any]) -> float | None:
     return sum(weights[name] * value for name, value in found.items()) / total
 
 
-def _by_domain(values: Mapping[str, float]) -> str:
+def _listed_by_domain(values: Mapping[str, float]) -> str:
     return (
         ", ".join(f"{name} {units.measured(value)}" for name, value in values.items()) if 1 < len(values) <= 4 else ""
     )

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from foretrain import units
-from foretrain.run_directory import RunDirectory
-from foretrain.stages import FIGURES, losses_by_domain
+from foretrain.run_directory import RunDirectory, by_domain
+from foretrain.stages import FIGURES
 
 
 def stage_matrix(run: RunDirectory, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def stage_matrix(run: RunDirectory, plan: Mapping[str, Any]) -> dict[str, Any]:
     told: dict[str, float] = {}
     ends = {0, *(stage["end"] for stage in stages)}
     for line in run.metrics():
-        if stages and line["step"] in ends and (found := losses_by_domain(line)):
+        if stages and line["step"] in ends and (found := by_domain(line)):
             lines[line["step"]] = found
             told |= {name: line[name] for name, _ in FIGURES if name in line}
     rows = [("start", 0, {})] + [(stage["name"], stage["end"], stage["weights"]) for stage in stages]

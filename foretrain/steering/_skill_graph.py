@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foretrain.batch import Batch
 from foretrain.errors import RequestError, unknown_name
+from foretrain.gradients import mean_gradient
 from foretrain.hashing import seed_from
 from foretrain.steering._ended_run import ended_run
 
@@ -137,13 +138,7 @@ def gradient_on(context: Context, domain: str, step: int) -> dict[str, Tensor]:
         domains=context.stream.domains,
     )
     batch = context.objective.prepare(batch).to(context.device)
-    total = max(group.sum(batch["mask"].sum())[0], 1.0)
-
-    def loss(piece: Batch) -> Tensor:
-        outputs = context.objective.forward(context.learner.model, piece)
-        return context.objective.losses(outputs, piece).sum() / total
-
-    return context.learner.gradient_of(loss, list(batch.micro(context.micro)), list(context.weights))[0]
+    return mean_gradient(context, batch)
 
 
 def _gain(before: float, after: float) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from foretrain.batch import Batch
 from foretrain.designers.transformer import PAPER, Size, TransformerDesigner, mixed_target, scaled_size
 from foretrain.errors import RequestError, unknown_name
+from foretrain.gradients import mean_gradient
 from foretrain.models.roles import select
 from foretrain.objectives.base import Targets
 from foretrain.section import Count, Number
@@ -196,7 +197,7 @@ class TargetDesign(Steering):
         context, mask = self._context, batch["mask"]
         total = max(context.group.sum(mask.sum())[0], 1.0)
         if self.alignment == "cosine":
-            toward = self._cosine_direction(batch, toward, total)
+            toward = self._cosine_direction(batch, toward)
         values = token_values(context, batch, toward, candidates=self.choices)
         price = self.penalty * rival_spread(values.candidates, mask, context.group) if self.penalty else 0.0
         with torch.enable_grad():
@@ -211,16 +212,9 @@ class TargetDesign(Steering):
         sums = [mask.sum(), value, (alpha * mask).sum(), entropy, moved]
         return torch.stack([figure.detach().double() for figure in sums])
 
-    def _cosine_direction(self, batch: Batch, toward: Vector, total: float) -> Vector:
+    def _cosine_direction(self, batch: Batch, toward: Vector) -> Vector:
         """What an inner product must be taken with for the gradient of the cosine."""
-        context = self._context
-
-        def loss(piece: Batch) -> Tensor:
-            outputs = context.objective.forward(context.learner.model, piece)
-            return context.objective.losses(outputs, piece, self.targets(outputs, piece)).sum() / total
-
-        own, _ = context.learner.gradient_of(loss, list(batch.micro(context.micro)), self._names)
-        return cosine_slope(toward, own)
+        return cosine_slope(toward, mean_gradient(self._context, batch, self._names, self.targets))
 
     def _update(self) -> None:
         """Move the designer by its gradient over all ranks, unless that is not finite."""

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from foretrain.batch import Batch
 from foretrain.errors import RequestError
+from foretrain.gradients import clip_gradient, mean_gradient
 from foretrain.parts import Facts
 from foretrain.section import Count, Number
 from foretrain.steering._teaching import Known, Taught
-from foretrain.steering.base import Gradient
-from foretrain.vectors import norm
 
 if TYPE_CHECKING:
     from foretrain.context import Context
+    from foretrain.objectives.base import Targets
+    from foretrain.objectives.outputs import Outputs
 
 
 class FutureSelfTraining(Taught):
@@ -132,19 +133,15 @@ class FutureSelfTraining(Taught):
 
     def _step(self, batch: Batch) -> None:
         """A step of the student on some rows with the teacher's targets."""
-        context = self._context
-        objective, learner = context.objective, context.learner
-        total = max(context.group.sum(batch["mask"].sum())[0], 1.0)
 
-        def loss(piece: Batch) -> Tensor:
+        def targets(outputs: Outputs, piece: Batch) -> Targets:
             found = self.known(piece)
             assert found is not None
-            outputs = objective.forward(learner.model, piece)
-            losses: Tensor = objective.losses(outputs, piece, self.mixed(found, piece.step))
-            return losses.sum() / total
+            return self.mixed(found, piece.step)
 
-        gradient, _ = learner.gradient_of(loss, list(batch.micro(context.micro)), list(context.weights))
-        context.apply(_clipped(gradient, context.recipe.stability.clip))
+        gradient = mean_gradient(self._context, batch, targets=targets)
+        clip_gradient(gradient, self._context.recipe.stability.clip)
+        self._context.apply(gradient)
 
     # State ---------------------------------------------------------------------------------------------------------
 
@@ -160,10 +157,3 @@ class FutureSelfTraining(Taught):
         if state["teacher"]:
             for name, own in self._average().items():
                 own.copy_(state["teacher"][name])
-
-
-def _clipped(gradient: Gradient, largest: float | None) -> Gradient:
-    length = norm(gradient)
-    if largest is None or length <= largest:
-        return gradient
-    return {name: tensor * (largest / length) for name, tensor in gradient.items()}

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from foretrain.errors import RequestError
+from foretrain.gradients import clip_gradient
 from foretrain.steering.future_self_training import FutureSelfTraining
-from foretrain.trainer import Trainer, clip_gradient
+from foretrain.trainer import Trainer
 from tests.steering.teachers import logits_of, prepared, whole
 from tests.tiny import CONTEXT, tiny_trainer
 
