@@ -17,6 +17,7 @@ from foretrain.batch import Batch
 from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import seed_from
 from foretrain.section import Number
+from foretrain.steering._places import stretch
 from foretrain.steering.base import Steering
 
 if TYPE_CHECKING:
@@ -34,10 +35,9 @@ class Places:
     def __init__(self, share: float, seed: int) -> None:
         self._share, self._seed = Fraction(share), seed
 
-    def _taken_in(self, stretch: int) -> int:
-        # Exact: the nth stretch is all numbers whose product with the share begins with n.
-        first, end = -int(-stretch // self._share), -int(-(stretch + 1) // self._share)
-        return first + seed_from(self._seed, stretch) % (end - first)
+    def _taken_in(self, nth: int) -> int:
+        numbers = stretch(self._share, nth)
+        return numbers[seed_from(self._seed, nth) % len(numbers)]
 
     def taken(self, number: int) -> bool:
         """Whether it is."""
@@ -47,8 +47,8 @@ class Places:
         """How many of the numbers below this one are not."""
         if not self._share:
             return number
-        stretch = int(number * self._share)
-        return number - stretch - (self._taken_in(stretch) < number)
+        nth = int(number * self._share)
+        return number - nth - (self._taken_in(nth) < number)
 
     def nth_left(self, nth: int, below: int) -> int:
         """The nth (from 0) of those below `below` that are not."""

@@ -16,6 +16,7 @@ from foretrain.feedback.text import TextSet
 from foretrain.hashing import seed_from
 from foretrain.parts import Facts
 from foretrain.section import Number
+from foretrain.steering._places import Reshuffled, stretch
 from foretrain.steering.base import Steering
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class MixFeedback(Steering):
 
     _context: Any = PrivateAttr(None)
     _set: Any = PrivateAttr(None)
+    _order: Any = PrivateAttr(None)
 
     def setup(self, context: Context) -> None:
         """Read the feedback.
@@ -64,6 +66,7 @@ class MixFeedback(Steering):
                 f"'{context.recipe.feedback[self.feedback].kind}'; name one of kind 'text'."
             )
         self._context, self._set = context, found
+        self._order = Reshuffled(found.items, context.seed, "mix_feedback", self.feedback)
 
     def replace(self, batch: Batch) -> Batch:
         """The batch with this rank's share of the step's items, and what of every row counts (`valid`)."""
@@ -89,17 +92,11 @@ class MixFeedback(Steering):
 
     def _items(self, positions: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Which of these positions (consecutive ones) are replaced, and by which items."""
-        share, seed, items = Fraction(self.share), self._context.seed, self._set.items
-        orders: dict[int, list[int]] = {}
-        # Exact: the nth stretch is all positions whose product with the share begins with n.
+        share, seed = Fraction(self.share), self._context.seed
+        # The nth stretch is all positions whose product with the share begins with n.
         numbers = range(int(positions[0] * share), int(positions[-1] * share) + 1) if share else ()
         for number in numbers:
-            first, end = -int(-number // share), -int(-(number + 1) // share)
-            position = first + seed_from(seed, "mix_feedback", self.feedback, "place", number) % (end - first)
-            if position not in positions:
-                continue
-            turn, place = divmod(number, items)
-            if turn not in orders:
-                generator = torch.Generator().manual_seed(seed_from(seed, "mix_feedback", self.feedback, turn))
-                orders[turn] = torch.randperm(items, generator=generator).tolist()
-            yield position, orders[turn][place]
+            places = stretch(share, number)
+            position = places[seed_from(seed, "mix_feedback", self.feedback, "place", number) % len(places)]
+            if position in positions:
+                yield position, self._order[number]

@@ -17,6 +17,7 @@ from foretrain.files import cache_folder, read_json, write_json
 from foretrain.hashing import hash_data, seed_from
 from foretrain.parts import Facts
 from foretrain.section import Count, Number
+from foretrain.steering._places import Reshuffled
 from foretrain.steering.base import Steering
 from foretrain.subject import Subject
 from foretrain.tokens.cache import made_once
@@ -70,7 +71,7 @@ class SequenceDistillation(Steering):
     _context: Any = PrivateAttr(None)
     _windows: Any = PrivateAttr(None)
     _flops: float = PrivateAttr(0.0)
-    _latest: Any = PrivateAttr(None)
+    _order: Any = PrivateAttr(None)
 
     def setup(self, context: Context) -> None:
         """Let the teacher write, where it has not yet.
@@ -99,8 +100,9 @@ class SequenceDistillation(Steering):
         if context.group.main:
             made_once(folder, make)
         context.group.wait()
-        self._context, self._latest = context, None
+        self._context = context
         self._windows = np.load(folder / "windows.npy", mmap_mode="r")
+        self._order = Reshuffled(len(self._windows), context.seed, self.kind, self.model)
         self._flops = float(read_json(folder / "facts.json")["flops"])
 
     def replace(self, batch: Batch) -> Batch:
@@ -108,7 +110,7 @@ class SequenceDistillation(Steering):
         positions = batch.positions.double()
         numbers = (positions * self.share).floor().long()
         rows = (((positions + 1) * self.share).floor().long() > numbers).nonzero()[:, 0]
-        items = [self._item(number) for number in numbers[rows].tolist()]
+        items = [self._order[number] for number in numbers[rows].tolist()]
         tokens = batch["tokens"].clone()
         tokens[rows] = torch.from_numpy(self._windows[items].astype(np.int64))
         changed = {"tokens": tokens}
@@ -121,15 +123,6 @@ class SequenceDistillation(Steering):
             changed["segments"][rows, 1:] = ended[:, :-1].int()
             changed["segments"][rows, 0] = 0
         return batch.with_(**changed)
-
-    def _item(self, number: int) -> int:
-        """Which window comes at the `number`-th place: pass by pass, each in an order of its own."""
-        turn, place = divmod(number, len(self._windows))
-        if self._latest is None or self._latest[0] != turn:
-            seed = seed_from(self._context.seed, self.kind, self.model, turn)
-            order = torch.randperm(len(self._windows), generator=torch.Generator().manual_seed(seed))
-            self._latest = turn, order
-        return int(self._latest[1][place])
 
     def before_step(self, batch: Batch) -> None:
         """Say what writing cost."""
