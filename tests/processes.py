@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from foretrain.hashing import hash_file
+from foretrain.journal import read_journal
 
 
 def write_recipe(folder: Path, data: dict[str, Any]) -> Path:
@@ -48,6 +49,14 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
         raise
     assert process.returncode == code, f"exit code {process.returncode}, not {code}\n{out}\n{error}"
     return error
+
+
+def lines_of_run(folder: Path, data: dict[str, Any], processes: int = 1) -> list[dict[str, Any]]:
+    """The `metrics.jsonl` of a recipe that is run in `folder` (as `folder/run`), by one process or several."""
+    recipe = write_recipe(folder, data)
+    command = ["run", str(recipe), "--out", str(folder / "run")]
+    finish(start(command, processes=processes, FORETRAIN_CACHE=str(folder / "cache")))
+    return read_journal(folder / "run" / "metrics.jsonl")
 
 
 def fingerprint(run: Path) -> tuple[bytes, str]:

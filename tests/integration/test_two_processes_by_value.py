@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from foretrain.journal import read_journal
-from tests.processes import finish, start, write_recipe
+from tests.processes import lines_of_run
 from tests.tiny import CONTEXT, tiny_data, tiny_trainer
 
 STEPS = 6
@@ -44,11 +43,8 @@ def one_process() -> dict[int, dict[str, Any]]:
 
 def test_two_processes_equal_one(one_process: dict[int, dict[str, Any]], tmp_path: Path) -> None:
     data = tiny_data(**RECIPE, distributed="shard", batch={"tokens": 8 * CONTEXT, "micro": 2 * CONTEXT})
-    recipe = write_recipe(tmp_path, data)
-    run = tmp_path / "run"
-    finish(start(["run", str(recipe), "--out", str(run)], processes=2, FORETRAIN_CACHE=str(tmp_path / "cache")))
     found: dict[int, dict[str, Any]] = {}
-    for line in read_journal(run / "metrics.jsonl"):
+    for line in lines_of_run(tmp_path, data, 2):
         found.setdefault(line["step"], {}).update(line)
     names = ("loss", "value_weighting/", "value_mixture/", "domain/", "feedback/", "probe/one_step/")
     compared = 0

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from foretrain.journal import read_journal
-from tests.processes import finish, start, write_recipe
+from tests.processes import lines_of_run
 from tests.tiny import CONTEXT, tiny_data
 
 PARTS = [
@@ -21,10 +20,8 @@ FIGURES = ("loss", "synaptic_intelligence/penalty", "elastic_weight_consolidatio
 
 def _run(folder: Path, processes: int, **changes: Any) -> list[list[float]]:
     corpus = {name: {**domain, "weight": 1} for name, domain in tiny_data()["corpus"].items()}
-    recipe = write_recipe(folder, tiny_data(corpus=corpus, stages=STAGES, steering=PARTS, **changes))
-    arguments = ["run", str(recipe), "--out", str(folder / "run")]
-    finish(start(arguments, processes=processes, FORETRAIN_CACHE=str(folder / "cache")))
-    lines = [line for line in read_journal(folder / "run" / "metrics.jsonl") if "loss" in line]
+    data = tiny_data(corpus=corpus, stages=STAGES, steering=PARTS, **changes)
+    lines = [line for line in lines_of_run(folder, data, processes) if "loss" in line]
     return [[line[name] for name in FIGURES] for line in lines]
 
 

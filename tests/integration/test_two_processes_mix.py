@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from foretrain.journal import read_journal
-from tests.processes import finish, start, write_recipe
+from tests.processes import lines_of_run
 from tests.tiny import CONTEXT, tiny_data
 
 STEPS = 6
@@ -24,8 +23,8 @@ def _data(**changes: Any) -> dict[str, Any]:
     return tiny_data(budget={"steps": STEPS}, corpus=CORPUS, steering=PARTS, schedule=CONSTANT, **changes)
 
 
-def _figures(run: Path) -> dict[str, list[float]]:
-    lines = [line for line in read_journal(run / "metrics.jsonl") if "loss" in line]
+def _figures(found: list[dict[str, Any]]) -> dict[str, list[float]]:
+    lines = [line for line in found if "loss" in line]
     names = {name for line in lines for name in line if name.startswith("skill_it/")}
     return {
         name: [line[name] for line in lines if name in line] for name in (*sorted(names), "domain/sums/weight", "loss")
@@ -34,18 +33,13 @@ def _figures(run: Path) -> dict[str, list[float]]:
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    folder = tmp_path_factory.mktemp("one")
-    recipe = write_recipe(folder, _data())
-    finish(start(["run", str(recipe), "--out", str(folder / "run")], FORETRAIN_CACHE=str(folder / "cache")))
-    return _figures(folder / "run")
+    return _figures(lines_of_run(tmp_path_factory.mktemp("one"), _data()))
 
 
 @pytest.mark.parametrize("strategy", ["replicate", pytest.param("shard", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(strategy: str, one_process: dict[str, list[float]], tmp_path: Path) -> None:
     data = _data(distributed=strategy, batch={"tokens": 8 * CONTEXT, "micro": 2 * CONTEXT})
-    recipe, environment = write_recipe(tmp_path, data), {"FORETRAIN_CACHE": str(tmp_path / "cache")}
-    finish(start(["run", str(recipe), "--out", str(tmp_path / "run")], processes=2, **environment))
-    found = _figures(tmp_path / "run")
+    found = _figures(lines_of_run(tmp_path, data, 2))
     assert set(found) == set(one_process) and len(found) == 4 + 2 + 2
     assert len(set(found["domain/sums/weight"])) == 3, "the recipe's, the first one and that of a round"
     for name, values in one_process.items():

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from foretrain.journal import read_journal
-from tests.processes import finish, start, write_recipe
+from tests.processes import lines_of_run
 from tests.steering.teachers import save_teacher
 from tests.tiny import CONTEXT, tiny_data
 
@@ -23,10 +22,7 @@ PARTS = {
 
 
 def _figures(folder: Path, data: dict[str, Any], processes: int) -> dict[str, list[float]]:
-    recipe = write_recipe(folder, data)
-    command = ["run", str(recipe), "--out", str(folder / "run")]
-    finish(start(command, processes=processes, FORETRAIN_CACHE=str(folder / "cache")))
-    lines = [line for line in read_journal(folder / "run" / "metrics.jsonl") if "loss" in line]
+    lines = [line for line in lines_of_run(folder, data, processes) if "loss" in line]
     names = {name for line in lines for name in line if "/" in name and not name.startswith("validation")}
     return {name: [line[name] for line in lines if name in line] for name in ("loss", *sorted(names))}
 

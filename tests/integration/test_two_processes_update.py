@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from foretrain.journal import read_journal
-from tests.processes import finish, start, write_recipe
+from tests.processes import lines_of_run
 from tests.tiny import CONTEXT, tiny_data
 
 STEPS = 8
@@ -27,29 +26,19 @@ def _data(**changes: Any) -> dict[str, Any]:
     return tiny_data(budget={"steps": STEPS}, steering=PARTS, probes=PROBES, **changes)
 
 
-def _figures(run: Path) -> dict[str, list[float]]:
-    lines = read_journal(run / "metrics.jsonl")
+def _figures(lines: list[dict[str, Any]]) -> dict[str, list[float]]:
     return {name: [line[name] for line in lines if name in line] for name in NAMES}
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    folder = tmp_path_factory.mktemp("one")
-    recipe = write_recipe(folder, _data())
-    finish(start(["run", str(recipe), "--out", str(folder / "run")], FORETRAIN_CACHE=str(folder / "cache")))
-    return _figures(folder / "run")
+    return _figures(lines_of_run(tmp_path_factory.mktemp("one"), _data()))
 
 
 @pytest.mark.parametrize("strategy", ["replicate", "shard"])
 def test_two_processes_equal_one(strategy: str, one_process: dict[str, list[float]], tmp_path: Path) -> None:
     data = _data(distributed=strategy, batch={"tokens": 8 * CONTEXT, "micro": CONTEXT})
-    recipe = write_recipe(tmp_path, data)
-    finish(
-        start(
-            ["run", str(recipe), "--out", str(tmp_path / "run")], processes=2, FORETRAIN_CACHE=str(tmp_path / "cache")
-        )
-    )
-    found = _figures(tmp_path / "run")
+    found = _figures(lines_of_run(tmp_path, data, 2))
     assert len(found["loss"]) == STEPS and len(found["probe/hessian_trace/trace"]) == 3
     for name, values in one_process.items():
         assert found[name] == pytest.approx(values, rel=2e-4, abs=2e-5), name

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from foretrain.journal import read_journal
-from tests.processes import finish, start, write_recipe
+from tests.processes import lines_of_run
 from tests.tasks.subjects import byte_tokenizer, model
 from tests.tiny import CONTEXT, tiny_data, tiny_trainer
 
@@ -33,10 +32,7 @@ def test_two_processes_equal_one(strategy: str, tmp_path: Path) -> None:
     }
     one = tiny_trainer(STEPS, **recipe)
     data = tiny_data(**recipe, distributed=strategy, batch={"tokens": 8 * CONTEXT, "micro": 2 * CONTEXT})
-    run = tmp_path / "run"
-    path = write_recipe(tmp_path, data)
-    finish(start(["run", str(path), "--out", str(run)], processes=2, FORETRAIN_CACHE=str(tmp_path / "cache")))
-    lines = [line for line in read_journal(run / "metrics.jsonl") if "loss" in line]
+    lines = [line for line in lines_of_run(tmp_path, data, 2) if "loss" in line]
     assert len(lines) == STEPS
     compared = 0
     for line in lines:
