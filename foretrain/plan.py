@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,13 +15,12 @@ from foretrain.budget import steps_for
 from foretrain.distributed import Group
 from foretrain.errors import RequestError
 from foretrain.evaluation import Validation
+from foretrain.fitting import note_orders, note_split, refuse_other_family, refuse_other_modality, refuse_overlap
 from foretrain.hashing import hash_data
 from foretrain.learner import Precision
-from foretrain.modalities.base import Modality, Processor, all_modalities, modality_named
-from foretrain.models.base import family
+from foretrain.modalities.base import Modality, Processor, modality_named
 from foretrain.models.roles import Role
 from foretrain.models.size import count_parameters
-from foretrain.parts import Part
 from foretrain.recipe import Recipe
 from foretrain.stages import Timeline, mean_weights
 from foretrain.tokens.arranged import Arranged
@@ -30,9 +28,6 @@ from foretrain.tokens.prepare import Prepared, Progress
 from foretrain.tokens.readable import Readable
 from foretrain.tokens.stream import Stream
 from foretrain.tokens.tokenizer import TextTokenizer
-
-_NEARLY = 0.95
-"""Share of an epoch from which on it counts as a whole one."""
 
 
 @dataclass
@@ -263,8 +258,8 @@ def make_plan(
     group = group or Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     modality = modality_named(recipe.objective.modality)
     # A model that isn't there, or is of another kind, is told before the corpus is read.
-    _refuse_other_family(recipe, modality, recipe.model.config(1, {}))
-    _refuse_other_modality(recipe, modality)
+    refuse_other_family(recipe, modality, recipe.model.config(1, {}))
+    refuse_other_modality(recipe, modality)
     for task in recipe.tasks.values():
         task.check()
     items = modality.held_out(recipe)
@@ -276,7 +271,7 @@ def make_plan(
     group.wait()
     prepared = prepared or prepared_sets()
     notes = list(prepared.warnings)
-    _refuse_overlap(recipe, modality.describe_overlaps(prepared.overlaps), notes)
+    refuse_overlap(recipe, modality.describe_overlaps(prepared.overlaps), notes)
     config = modality.config(recipe, prepared)
     context = recipe.model.context_length(config)
     rows = recipe.batch.tokens // context
@@ -308,39 +303,9 @@ def make_plan(
     plan.stream()  # refuses domains too small for one window, weights and limits that do not fit
     if plan.total_steps is not None:
         plan.timeline(plan.total_steps)  # refuses stages without a step
-    _note_split(plan)
-    _note_orders(plan)
+    note_split(plan)
+    note_orders(plan)
     return plan
-
-
-def _note_orders(plan: Plan) -> None:
-    """Say so where a run sees the beginning of an order alone."""
-    for name, epochs in plan.epochs().items():
-        if plan.recipe.corpus[name].order.by_score and 0 < epochs < _NEARLY:
-            plan.notes.append(
-                f"domain '{name}' is read in the order of its scores, and the run reads {100 * epochs:.0f} % of it, so "
-                f"the rest is never seen; lengthen the run, or keep less text (corpus.{name}.keep)"
-            )
-
-
-def _note_split(plan: Plan) -> None:
-    """Say so where what is called validation is measured on another split.
-
-    Raises:
-        RequestError: no domain has such a split.
-    """
-    split = plan.recipe.evaluation.split
-    if split == "validation":
-        return
-    if not plan.sets(split):
-        name = max(plan.weights, key=lambda domain: plan.weights[domain])
-        raise RequestError(
-            f"evaluation.split: no domain has a {split} split to measure on; give one of them a share of its documents "
-            f"or a file of its own, such as corpus.{name}.{split}: 0.02."
-        )
-    plan.notes.append(
-        f"what is called validation is measured on the {split} split (evaluation.split), not on what judges"
-    )
 
 
 def _precision(wanted: str, device: torch.device) -> Precision:
@@ -354,59 +319,3 @@ def _native_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-_FAMILIES = {"decoder": "a decoder", "encoder": "an encoder", "vision": "a model of images"}
-
-
-def _refuse_other_family(recipe: Recipe, modality: Modality, config: PretrainedConfig) -> None:
-    """Say so where the model is not of the family that the objective trains."""
-    kind, wanted = family(config), recipe.objective.family
-    fitting = modality.families if wanted == "any" else (wanted,)
-    if kind not in fitting:
-        raise RequestError(
-            f"objective '{recipe.objective.kind}' trains {' or '.join(_FAMILIES[name] for name in fitting)}, but model "
-            f"'{recipe.model.kind}' is {_FAMILIES[kind]}."
-        )
-
-
-def _refuse_other_modality(recipe: Recipe, modality: Modality) -> None:
-    """Say so where a part or a path of the recipe is not for what the objective learns from."""
-    learns = f"objective '{recipe.objective.kind}' learns from {modality.noun}"
-    for where, part in _parts(recipe):
-        if part.modality not in (modality.kind, "any"):
-            raise RequestError(
-                f"{where}: {part.axis} '{part.kind}' works on {modality_named(part.modality).noun}, but {learns}. "
-                "Leave it out, or take another objective."
-            )
-    for name, domain in recipe.corpus.items():
-        paths = [*(domain.path if isinstance(domain.path, list) else [domain.path]), domain.validation, domain.steer]
-        for path in paths:
-            if isinstance(path, str) and not modality.reads(path):
-                for other in all_modalities():
-                    if other.reads(path):
-                        raise RequestError(
-                            f"corpus.{name}: {path} holds {other.noun}, but {learns}. Take an objective that learns "
-                            f"from {other.noun}, or other data."
-                        )
-
-
-def _parts(recipe: Recipe) -> Iterator[tuple[str, Part]]:
-    """The parts of a recipe that may be for one modality alone, and where they stand."""
-    if recipe.tokenizer is not None:
-        yield "tokenizer", recipe.tokenizer
-    for axis, listed in (("steering", recipe.steering), ("probes", recipe.probes)):
-        yield from ((f"{axis}[{number}]", part) for number, part in enumerate(listed))
-    yield from ((f"feedback.{name}", part) for name, part in recipe.feedback.items())
-    yield from ((f"tasks.{name}", part) for name, part in recipe.tasks.items())
-    yield from ((f"corpus.{name}.score", part.score) for name, part in recipe.corpus.items() if part.score is not None)
-
-
-def _refuse_overlap(recipe: Recipe, text: str, notes: list[str]) -> None:
-    if not text:
-        return
-    if recipe.overlap == "error":
-        raise RequestError(
-            f"{text} Take these items out of the corpus or of the set, or say `overlap: warn` to go on all the same."
-        )
-    notes.append(text)

@@ -19,6 +19,7 @@ from foretrain.distributed import Group
 from foretrain.environment import peak_memory
 from foretrain.errors import RequestError, unknown_name
 from foretrain.feedback.base import FeedbackSet
+from foretrain.fitting import refuse_missing_split
 from foretrain.gradients import clip_gradient
 from foretrain.guard import Guard
 from foretrain.hashing import seed_from
@@ -199,12 +200,7 @@ class Trainer:
         return open_named(self.plan.recipe.models, name, self.context)
 
     def _evaluate(self, split: str = "steer", tokens: int | None = None) -> dict[str, float]:
-        if not self.plan.sets(split):
-            name = max(self.plan.weights, key=lambda domain: self.plan.weights[domain])
-            raise RequestError(
-                f"A part of this recipe looks at the {split} split, and no domain has one; give the domains a share of "
-                f"their documents or files for it, such as corpus.{name}.{split}: 0.02."
-            )
+        refuse_missing_split(self.plan, split, "a part of this recipe")
         validation = self.plan.validation(split, tokens)
         return by_domain(validation.measure(self.learner, self.objective, self.group))
 

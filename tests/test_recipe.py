@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretrain.errors import RequestError
+from foretrain.overrides import with_override
 from foretrain.plain_yaml import format_yaml, parse_yaml
-from foretrain.recipe import Recipe, load_recipe, make_recipe, with_override
+from foretrain.recipe import Recipe, load_recipe, make_recipe
 from foretrain.section import parse_count, parse_number
 
 SMALLEST: dict[str, Any] = {

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from foretrain.errors import RequestError
 from foretrain.merging.base import Merge
+from foretrain.overrides import with_changes, with_override
 from foretrain.parts import PartOf
 from foretrain.plain_yaml import format_yaml
-from foretrain.recipe import Recipe, make_recipe, read_recipe, with_changes, with_override
+from foretrain.recipe import Recipe, make_recipe, read_recipe
 from foretrain.section import DataPath, Number, Section, problems, refusal
 from foretrain.studies.executors.base import Executor
 from foretrain.studies.faults import refuse_recipes, study_faults

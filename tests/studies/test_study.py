@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from foretrain.errors import RequestError
+from foretrain.overrides import with_changes
 from foretrain.plain_yaml import format_yaml, parse_yaml
-from foretrain.recipe import make_recipe, with_changes
+from foretrain.recipe import make_recipe
 from foretrain.studies.study import load_study, make_study
 from tests.studies.tiny_study import study_data, tiny_study
 from tests.tiny import tiny_data

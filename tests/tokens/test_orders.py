@@ -19,8 +19,9 @@ from foretrain import api, views
 from foretrain.checks.trial import OF_MODALITY
 from foretrain.distributed import Group
 from foretrain.errors import CorruptFile, RequestError
+from foretrain.overrides import with_changes
 from foretrain.plan import make_plan
-from foretrain.recipe import Domain, make_recipe, with_changes
+from foretrain.recipe import Domain, make_recipe
 from foretrain.reports.run_tables import data_table
 from foretrain.tokens import prepare as module
 from foretrain.tokens.arranged import Arranged
