@@ -49,14 +49,14 @@ def _by_kind_first(changes: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _set_key(data: dict[str, Any], keys: list[str], value: Any, where: str) -> dict[str, Any]:
-    # A bare text stands for a mapping with one key: `path` in the corpus, `kind` elsewhere.
+    # A bare text stands for a mapping with one key: `path` for a domain or a named model, `kind` elsewhere.
     changed: dict[str, Any] = _set(data, keys, value, where)
     return changed
 
 
 def _set(node: Any, keys: list[str], value: Any, where: str, above: tuple[str, ...] = ()) -> Any:
     key, rest = keys[0], keys[1:]
-    bare = "path" if len(above) == 2 and above[0] == "corpus" else "kind"
+    bare = "path" if len(above) == 2 and above[0] in ("corpus", "models") else "kind"
     if isinstance(node, list) and (bare == "kind" or key.isdigit()):
         if not key.isdigit() or int(key) >= len(node):
             items = f"from 0 to {len(node) - 1}" if node else "but the list is empty"

@@ -11,6 +11,7 @@ import torch
 from foretrain.api import run
 from foretrain.errors import RequestError
 from foretrain.named_models import NamedModel
+from foretrain.overrides import with_override
 from foretrain.recipe import make_recipe
 from foretrain.trainer import Trainer
 from tests.tiny import tiny_data, tiny_plan, tiny_trainer
@@ -103,3 +104,8 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
         _trainer("./nowhere/at/all").context.named("teacher")
     with pytest.raises(RequestError, match="list of paths is empty"):
         _trainer([]).context.named("teacher")
+
+
+def test_a_bare_path_is_overridden_by_its_key() -> None:
+    changed = with_override({"models": {"teacher": "runs/small"}}, "models.teacher.path=runs/large")
+    assert changed == {"models": {"teacher": {"path": "runs/large"}}}
