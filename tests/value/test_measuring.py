@@ -9,8 +9,8 @@ import torch
 
 from foretrain import vectors
 from foretrain.checks.trial import trial
+from foretrain.gradients import mean_gradient
 from foretrain.models.roles import select
-from foretrain.probes.one_step import plain_gradient
 from foretrain.trainer import Trainer
 from foretrain.value.measuring import DAMPING, EPS, feedback_direction, preconditioned
 from foretrain.value.primitive import label_values, token_values
@@ -57,7 +57,7 @@ def test_preconditioned_value_foretells_a_preconditioned_step(trained: Trainer) 
     context, names = trained.context, list(trained.learner.masters)
     feedback = context.feedback("sums")
     batch = trained.objective.prepare(trained.stream.batch())
-    own = plain_gradient(context, batch)
+    own = mean_gradient(context, batch)
     down, before = feedback.gradient(0, 20, names)
     moments = context.second_moments()
     step = preconditioned(own, moments)
