@@ -120,7 +120,8 @@ def show_data(
 ) -> list[dict[str, Any]]:
     """The first rows of the first training batches, decoded: text, domain, documents, loss mask, position."""
     plan = make_plan(read_request(recipe, overrides, None, None, None))
-    stream, objective, shown = plan.stream(), plan.recipe.objective, []
+    stream, objective, shown = plan.stream(), plan.recipe.objective.model_copy(deep=True), []
+    objective.fit(plan.tokenizer, plan.context)
     for _ in range(batches):
         batch = objective.prepare(stream.batch())
         shown += [_shown_row(plan, batch, row, stream.sources(row)) for row in range(min(rows, batch.rows))]

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from foretrain.errors import RequestError
 from foretrain.modalities.base import Modality, all_modalities, modality_named
-from foretrain.models.base import family
+from foretrain.models.base import families, family
 from foretrain.parts import Part
 from foretrain.recipe import Recipe
 
@@ -24,13 +24,15 @@ _FAMILIES = {"decoder": "a decoder", "encoder": "an encoder", "vision": "a model
 
 def refuse_other_family(recipe: Recipe, modality: Modality, config: PretrainedConfig) -> None:
     """Say so where the model is not of the family that the objective trains."""
-    kind, wanted = family(config), recipe.objective.family
-    fitting = modality.families if wanted == "any" else (wanted,)
-    if kind not in fitting:
-        raise RequestError(
-            f"objective '{recipe.objective.kind}' trains {' or '.join(_FAMILIES[name] for name in fitting)}, but model "
-            f"'{recipe.model.kind}' is {_FAMILIES[kind]}."
-        )
+    kind, possible = family(config), families(config)
+    for objective in recipe.objective.members():
+        fitting = modality.families if objective.family == "any" else (objective.family,)
+        if not set(possible) & set(fitting):
+            hint = " Model 'eurobert' reads both ways, and causally too." if kind != "vision" else ""
+            raise RequestError(
+                f"objective '{objective.kind}' trains {' or '.join(_FAMILIES[name] for name in fitting)}, but model "
+                f"'{recipe.model.kind}' is {_FAMILIES[kind]}.{hint}"
+            )
 
 
 def refuse_other_modality(recipe: Recipe, modality: Modality) -> None:

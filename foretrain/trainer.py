@@ -130,6 +130,7 @@ class Trainer:
         self.learner.zero_gradients()  # first of all: scoring a batch needs the memory that the old ones take
         torch.manual_seed(seed_from(recipe.seed, "step", step, self.group.rank))  # dropout: pure in (seed, step)
 
+        self.objective.before_step(step)
         batch = self.stream.batch(self.group.rank, self.group.world)
         for part in self.steering:
             batch = part.replace(batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from foretrain.parts import Part
 if TYPE_CHECKING:
     from foretrain.context import Context
     from foretrain.objectives.outputs import Outputs
+    from foretrain.tokens.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,17 @@ class Objective(Part):
 
     def setup(self, context: Context) -> None:
         """Create private state: called once, after the model is built and before a checkpoint is loaded."""
+        self.fit(context.text, context.length)
+
+    def fit(self, text: TextTokenizer | None, length: int) -> None:
+        """Take what `prepare` goes by: the tokenizer, and how many tokens the model reads at once.
+
+        A part of `setup`; called without it where batches are only looked at, and there is no model.
+        """
+
+    def members(self) -> Sequence[Objective]:
+        """The objectives that a recipe's one stands for; those that hand over to others name these."""
+        return (self,)
 
     def window(self, context_length: int) -> int:
         """How many tokens of the stream one row needs for a model that reads `context_length`."""
@@ -71,6 +83,9 @@ class Objective(Part):
     def step_kind(self, step: int) -> str:
         """The kind of step `step` (0-based) is, where kinds differ in cost; pure in (seed, step)."""
         return ""
+
+    def before_step(self, step: int) -> None:
+        """Told of each step (0-based) before its batch is prepared; steps that were skipped come here too."""
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:

@@ -55,6 +55,11 @@ class TextTokenizer:
         """Id that hides a token from a masked language model."""
         return self._role("mask")
 
+    @property
+    def special(self) -> list[int]:
+        """Ids that stand for no text: reserved ones, ends, padding, the mask."""
+        return sorted(number for number, token in self.fast.added_tokens_decoder.items() if token.special)
+
     def _role(self, role: str) -> int | None:
         found = getattr(self.fast, f"{role}_token_id")
         return None if found is None else int(found)
