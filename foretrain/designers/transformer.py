@@ -11,9 +11,9 @@ from transformers import LlamaConfig, LlamaModel
 
 from foretrain.hashing import seed_from
 from foretrain.kernels.accelerate import accelerate
+from foretrain.models.attention import attention_mask, positions_within
 from foretrain.models.initialise import initialise
 from foretrain.models.presets import swiglu_width
-from foretrain.models.attention import attention_mask, positions_within
 from foretrain.section import Count, Section
 
 LEAST = -10.0

@@ -84,8 +84,8 @@ def refuse_deaf(model: Any, mode: Mode, asks: str) -> None:
     if mode == own_mode(model) or follows(model, mode):
         return
     raise RequestError(
-        f"{asks} reads {mode} here, and a model of type '{model.config.model_type}' does not attend as it is told. Take "
-        "model 'eurobert', which reads both ways and causally with the same weights."
+        f"{asks} needs attention that is {mode}, and a model of type '{model.config.model_type}' does not attend as it "
+        "is told. Take model 'eurobert', which reads both ways and causally with the same weights."
     )
 
 

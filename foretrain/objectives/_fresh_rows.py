@@ -29,7 +29,7 @@ def set_to_mean(context: Context, fresh: Sequence[int], known: NDArray[np.int64]
     embedding = model.get_input_embeddings()
     name = next(f"{path}.weight" for path, module in model.named_modules() if module is embedding)
     # One that is not trained has no fp32 master.
-    weight: torch.Tensor = context.weights[name] if name in context.weights else embedding.weight
+    weight: torch.Tensor = context.weights.get(name, embedding.weight)
     whole = (weight.full_tensor() if isinstance(weight, DTensor) else weight).clone()
     whole[list(fresh)] = whole[torch.from_numpy(known).to(whole.device)].mean(0)
     if isinstance(weight, DTensor):

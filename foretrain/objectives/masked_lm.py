@@ -54,11 +54,10 @@ class MaskedLM(Objective):
     kept: Number = Field(0.0, ge=0, le=1)
     """Share of the chosen tokens that stay as they are; BERT's is 0.1."""
     new_mask: bool | None = None
-    """Whether the mask is a token that the model has not seen yet (a causal model's weights): its embedding then begins,
-    at this objective's first step, as the mean of those of all ordinary tokens. Unset: where it takes over from another
-    objective within the run."""
+    """Whether the mask is a token that the model has not seen yet, as in one that was trained causally: its embedding
+    then begins, at this objective's first step, as the mean of those of all ordinary tokens. Unset: where it takes over
+    from another objective within the run."""
 
-    _length: int = PrivateAttr(0)
     _ordinary: Any = PrivateAttr(None)
     _special: Any = PrivateAttr(None)
     _pad: int | None = PrivateAttr(None)
@@ -90,7 +89,7 @@ class MaskedLM(Objective):
                 "foretrain makes have one; to one of your own add it (`tokenizer.mask_token`), in a row that the model "
                 "has to spare."
             )
-        self._length, self._mask = length, tokenizer.mask
+        self._mask = tokenizer.mask
         self._pad = None if tokenizer.pad == tokenizer.eos else tokenizer.pad
         self._special = np.zeros(tokenizer.vocabulary, dtype=bool)
         self._special[[number for number in tokenizer.special if number < tokenizer.vocabulary]] = True
@@ -107,18 +106,13 @@ class MaskedLM(Objective):
             set_to_mean(self._context, [self._mask], self._ordinary)
 
     def prepare(self, batch: Batch) -> Batch:
-        length = self._length
-        tensors = {"tokens": batch["tokens"][:, :length]}
-        if "valid" in batch:
-            tensors["valid"] = batch["valid"][:, :length].bool()
-        documents = batch["segments"][:, :length] if "segments" in batch else None
-        if self._pad is not None and bool((padded := tensors["tokens"] == self._pad).any()):
+        documents = batch.get("segments")
+        if self._pad is not None and bool((padded := batch["tokens"] == self._pad).any()):
             # What fills up a row is nobody's context: a document of its own.
-            documents = padded.new_zeros(padded.shape, dtype=torch.int32) if documents is None else documents
+            documents = torch.zeros_like(padded, dtype=torch.int32) if documents is None else documents
             documents = documents.masked_fill(padded, -1)
-        if documents is not None:
-            tensors["documents"] = documents
-        return corrupt(batch.with_(**tensors), self._policy(batch.step), "masked_lm")
+        corrupted = corrupt(batch, self._policy(batch.step), "masked_lm")
+        return corrupted if documents is None else corrupted.with_(documents=documents)
 
     def _policy(self, step: int) -> Policy:
         rate = self.rate
@@ -130,7 +124,7 @@ class MaskedLM(Objective):
             tokens = row["tokens"]
             chosen = (generator.random(len(tokens)) < rate) & ~self._special[tokens]
             if "valid" in row:
-                chosen &= row["valid"]
+                chosen &= row["valid"].astype(bool)
             return Corrupted(replacement(tokens, chosen, generator), tokens, chosen)
 
         return policy

@@ -52,6 +52,7 @@ class Phases(Objective):
 
     _ends: list[int] = PrivateAttr(default_factory=list)
     _step: int = PrivateAttr(0)
+    _length: int = PrivateAttr(0)
 
     @field_validator("phases")
     @classmethod
@@ -85,6 +86,7 @@ class Phases(Objective):
             phase.objective.setup(context)
 
     def fit(self, text: TextTokenizer | None, length: int) -> None:
+        self._length = length
         for phase in self.phases.values():
             phase.objective.fit(text, length)
 
@@ -110,7 +112,10 @@ class Phases(Objective):
         self.current.before_step(step)
 
     def prepare(self, batch: Batch) -> Batch:
-        return self.current.prepare(batch)
+        # Rows are as long as some phase needs; this one takes as much of them as it needs itself.
+        width, whole = self.current.window(self._length), self.window(self._length)
+        cut = {name: tensor[:, :width] for name, tensor in batch.items() if tensor.shape[1:2] == (whole,)}
+        return self.current.prepare(batch.with_(**cut))
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         return self.current.forward(model, batch)
