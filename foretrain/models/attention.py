@@ -34,7 +34,9 @@ def reading(model: nn.Module, mode: Mode, batch: Mapping[str, Tensor]) -> dict[s
         return {}
     mask = attention_mask(mode, batch["inputs"].shape[1], documents, batch.get("prefix"), batch["inputs"].device)
     inputs = {"attention_mask": mask.expand(len(batch["inputs"]), -1, -1, -1)}
-    return inputs if documents is None else {**inputs, "position_ids": positions_within(documents)}
+    if documents is None:
+        return inputs
+    return {**inputs, "position_ids": positions_within(documents) + _first_position(model)}
 
 
 def attention_mask(
@@ -63,6 +65,16 @@ def positions_within(documents: Tensor) -> Tensor:
     starts = torch.ones_like(documents, dtype=torch.bool)
     starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
     return places - torch.where(starts, places, 0).cummax(dim=1).values
+
+
+def _first_position(model: Any) -> int:
+    """The number of a row's first position: RoBERTa and its kin count from behind the padding row; remembered."""
+    known: int | None = getattr(model, "_foretrain_first_position", None)
+    if known is None:
+        tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+        padding = next((table.padding_idx for table in tables if isinstance(table, nn.Embedding)), None)
+        known = model._foretrain_first_position = 0 if padding is None else padding + 1
+    return known
 
 
 def own_mode(model: Any) -> Mode:
