@@ -13,6 +13,7 @@ from foretrain.claims.running import run_claim as run_claim
 from foretrain.claims.running import show_claim as show_claim
 from foretrain.console import Terminal
 from foretrain.errors import RequestError
+from foretrain.finetuning import finetune as finetune
 from foretrain.generation import generate
 from foretrain.modalities.base import modality_of
 from foretrain.plan import Plan, make_plan

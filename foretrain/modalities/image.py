@@ -98,7 +98,7 @@ class Image(Modality):
     def processor(self, config: PretrainedConfig, tokenizer: TextTokenizer | None) -> ImageProcessor:
         return ImageProcessor.of(config)
 
-    def loading(self) -> Sequence[str]:
+    def loading(self, model_type: str) -> Sequence[str]:
         return (
             "from transformers import AutoImageProcessor, AutoModel",
             'model = AutoModel.from_pretrained(".", add_pooling_layer=False)',

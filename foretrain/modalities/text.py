@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 from transformers import PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.formats.base import known
@@ -76,10 +77,11 @@ class Text(Modality):
     def processor(self, config: PretrainedConfig, tokenizer: TextTokenizer | None) -> TextTokenizer:
         return needed(tokenizer)
 
-    def loading(self) -> Sequence[str]:
+    def loading(self, model_type: str) -> Sequence[str]:
+        name = "AutoModelForMaskedLM" if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "AutoModelForCausalLM"
         return (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
+            f"from transformers import {name}, AutoTokenizer",
+            f'model, tokenizer = {name}.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
         )
 
     def subject(self, model: nn.Module, tokenizer: TextTokenizer | None, context: int) -> Subject:
