@@ -178,7 +178,8 @@ def finetuned(tasks: Mapping[str, Mapping[str, Any]]) -> View:
             }
             for row in found["grid"]
         ]
-        text = f"{name}: of {len(rows)} learning rates {found['rate']:g} was chosen; they differ by {spread:.3f} in accuracy"
+        told = f"they differ by {spread:.3f} in accuracy"
+        text = f"{name}: of {len(rows)} learning rates {found['rate']:g} was chosen; {told}"
         shown += ["", text, tables.table(rows)]
     return shown
 

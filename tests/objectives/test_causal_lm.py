@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from foretrain.batch import Batch
-from foretrain.objectives.base import Targets
 from foretrain.models.attention import attention_mask, positions_within
+from foretrain.objectives.base import Targets
 from foretrain.objectives.causal_lm import CausalLM
 from tests.tasks.subjects import write_items
 from tests.tiny import CONTEXT, tiny_trainer
