@@ -87,6 +87,9 @@ class Objective(Part):
     def before_step(self, step: int) -> None:
         """Told of each step (0-based) before its batch is prepared; steps that were skipped come here too."""
 
+    def take_over(self) -> None:
+        """Another objective hands over to it within a run; called once, before its first step."""
+
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move own state (an averaged teacher, a queue) after each optimizer step."""

@@ -55,8 +55,8 @@ class MaskedLM(Objective):
     """Share of the chosen tokens that stay as they are; BERT's is 0.1."""
     new_mask: bool | None = None
     """Whether the mask is a token that the model has not seen yet, as in one that was trained causally: its embedding
-    then begins, at this objective's first step, as the mean of those of all ordinary tokens. Unset: where it takes over
-    from another objective within the run."""
+    then begins as the mean of those of all ordinary tokens. Unset: where this takes over from another objective within
+    the run (`phases`)."""
 
     _ordinary: Any = PrivateAttr(None)
     _special: Any = PrivateAttr(None)
@@ -64,7 +64,6 @@ class MaskedLM(Objective):
     _mask: int = PrivateAttr(-1)
     _context: Any = PrivateAttr(None)
     _steps: int = PrivateAttr(0)
-    _begun: bool = PrivateAttr(False)
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
@@ -99,11 +98,15 @@ class MaskedLM(Objective):
         return context_length
 
     def before_step(self, step: int) -> None:
-        if self._begun:
-            return
-        self._begun = True
-        if self.new_mask if self.new_mask is not None else step > self._context.timeline.start:
-            set_to_mean(self._context, [self._mask], self._ordinary)
+        if step == 0 and self.new_mask:
+            self._begin_mask()
+
+    def take_over(self) -> None:
+        if self.new_mask is not False:
+            self._begin_mask()
+
+    def _begin_mask(self) -> None:
+        set_to_mean(self._context, [self._mask], self._ordinary)
 
     def prepare(self, batch: Batch) -> Batch:
         documents = batch.get("segments")
@@ -136,11 +139,9 @@ class MaskedLM(Objective):
         return outputs.token_losses(batch["labels"], batch["mask"], targets)
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether it has begun, and the steps that a moving rate was planned with; empty where neither can matter."""
-        if self.new_mask is False and self.final_rate is None:
-            return {}
-        return {"begun": self._begun, "steps": self._steps}
+        """The steps that a moving rate was planned with."""
+        return {} if self.final_rate is None else {"steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._begun, self._steps = bool(state.get("begun", True)), int(state.get("steps", self._steps))
+        self._steps = int(state.get("steps", self._steps))

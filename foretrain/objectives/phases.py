@@ -77,7 +77,8 @@ class Phases(Objective):
         done = accumulate(phase.share for phase in self.phases.values())
         self._ends = [first + round((total - first) * share / whole) for share in done]
         for name, begin, end in zip(self.phases, [first, *self._ends], self._ends, strict=False):
-            if end <= begin and not context.rehearsal:
+            # An extended run goes on with the ends that its checkpoint holds.
+            if end <= begin and not context.rehearsal and first == 0:
                 raise RequestError(
                     f"objective.phases.{name}: its share of the {total - first} steps is less than one; give it a "
                     "larger `share`, or the run a larger budget."
@@ -109,6 +110,8 @@ class Phases(Objective):
 
     def before_step(self, step: int) -> None:
         self._step = step
+        if step in self._ends[:-1]:
+            self.current.take_over()
         self.current.before_step(step)
 
     def prepare(self, batch: Batch) -> Batch:
