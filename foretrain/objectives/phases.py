@@ -115,9 +115,10 @@ class Phases(Objective):
         self.current.before_step(step)
 
     def prepare(self, batch: Batch) -> Batch:
-        # Rows are as long as some phase needs; this one takes as much of them as it needs itself.
+        # Rows are as long as some phase needs. This one takes their end: what stands before it is context, and judged
+        # in another row.
         width, whole = self.current.window(self._length), self.window(self._length)
-        cut = {name: tensor[:, :width] for name, tensor in batch.items() if tensor.shape[1:2] == (whole,)}
+        cut = {name: tensor[:, whole - width :] for name, tensor in batch.items() if tensor.shape[1:2] == (whole,)}
         return self.current.prepare(batch.with_(**cut))
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:

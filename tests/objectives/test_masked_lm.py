@@ -73,7 +73,7 @@ def test_berts_replacement_is_80_10_10() -> None:
 
 
 @given(st.integers(0, 2**31), st.floats(0.05, 0.95), st.integers(0, 10**9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_a_higher_rate_hides_more_of_the_same_and_rows_are_pure(seed: int, rate: float, first: int) -> None:
     tokens = text(4, 60)
     low, high = (fitted(rate=r).prepare(batch(tokens, seed, first=first)) for r in (rate * 0.9, rate))
@@ -126,7 +126,8 @@ def test_losses_are_those_of_transformers_at_the_chosen_tokens() -> None:
 
 def test_documents_apart_are_read_apart() -> None:
     trainer = tiny_trainer(model=MODEL, objective="masked_lm", documents="separate")
-    prepared = trainer.objective.prepare(trainer.stream.batch())
+    while not (prepared := trainer.objective.prepare(trainer.stream.batch()))["documents"].any():
+        trainer.stream.advance()
     model: Any = trainer.learner.model.eval()
     before = trainer.objective.forward(model, prepared).logits()
     row = int((prepared["documents"].amax(1) > 0).nonzero()[0])
@@ -166,23 +167,23 @@ def test_learning_finds_what_both_sides_tell() -> None:
     """Text in which each middle token is the sum of its neighbours: only reading both ways tells it."""
     trainer = tiny_trainer(1, model=MODEL, objective="masked_lm", optimizer={"kind": "adamw", "lr": 0.01})
     model: Any = trainer.learner.model
-    ends = torch.randint(0, 8, (256, 2), generator=torch.Generator().manual_seed(0))
-    tokens = torch.stack([ends[:, 0], (ends[:, 0] + ends[:, 1]) % 8, ends[:, 1]], 1) + 128
+    ends = torch.cartesian_prod(torch.arange(6), torch.arange(6))
+    tokens = torch.stack([ends[:, 0], (ends[:, 0] + ends[:, 1]) % 6, ends[:, 1]], 1) + 128
     middle = torch.tensor([False, True, False]).expand_as(tokens)
     prepared = Batch(
         {"inputs": tokens.masked_fill(middle, MASK), "labels": tokens, "mask": middle},
         seed=0,
         step=0,
-        positions=torch.arange(256),
+        positions=torch.arange(36),
         domains=("a",),
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    for _ in range(150):
+    for _ in range(120):
         optimizer.zero_grad()
-        loss = trainer.objective.losses(trainer.objective.forward(model, prepared), prepared).sum() / 256
+        loss = trainer.objective.losses(trainer.objective.forward(model, prepared), prepared).sum() / 36
         loss.backward()
         optimizer.step()
-    assert float(loss) < 0.1
+    assert float(loss.detach()) < 0.1
 
 
 def test_what_cannot_be_is_refused() -> None:

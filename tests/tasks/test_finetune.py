@@ -28,13 +28,14 @@ FAST: dict[str, Any] = {"rates": [1e-3, 1e-2], "seeds": 1, "steps": 30, "epochs"
 
 
 def items(count: int = 80) -> list[dict[str, Any]]:
-    """The label is whether some letter is a capital: a word that stands anywhere."""
+    """The label is whether three letters, which stand anywhere, are a Z."""
     random = np.random.default_rng(0)
     made = []
     for i in range(count):
         letters = list(random.choice(list("abcdefgh"), 9))
         if i % 2:
-            letters[int(random.integers(9))] = "Z"
+            for place in random.choice(9, 3, replace=False):
+                letters[place] = "Z"
         made.append({"text": "".join(letters) + f" {i}", "label": ["plain", "marked"][i % 2]})
     return made
 
@@ -62,7 +63,7 @@ def test_any_model_is_read_both_ways_and_pooled_over_its_own_tokens(kind: str) -
 
 def test_training_is_adamw_with_clipping_and_a_linear_warm_up() -> None:
     """Against a plain loop over the same batches."""
-    one = subject("bert")
+    one = subject("llama")
     random = np.random.default_rng(0)
     examples = [Example(random.integers(128, 384, 6).tolist(), (i % 3,)) for i in range(20)]
     tuning = Tuning(rates=[3e-3], seeds=1, steps=5, epochs=9, batch=8, warmup=0.4, choose=0.5)
@@ -70,20 +71,19 @@ def test_training_is_adamw_with_clipping_and_a_linear_warm_up() -> None:
 
     classifier = Classifier(one.model, 3, 0).train()
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=3e-3, weight_decay=0.0)
-    with torch.random.fork_rng():
-        for rate, batch in zip((1 / 3, 2 / 3, 1, 2 / 3, 1 / 3), _batches(examples, 8, 0), strict=False):
-            optimizer.param_groups[0]["lr"] = 3e-3 * rate
-            optimizer.zero_grad()
-            labels = torch.tensor([example.labels[0] for example in batch])
-            functional.cross_entropy(classifier(batch), labels).backward()
-            torch.nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
-            optimizer.step()
+    for rate, batch in zip((1 / 3, 2 / 3, 1, 2 / 3, 1 / 3), _batches(examples, 8, 0), strict=False):
+        optimizer.param_groups[0]["lr"] = 3e-3 * rate
+        optimizer.zero_grad()
+        labels = torch.tensor([example.labels[0] for example in batch])
+        functional.cross_entropy(classifier(batch), labels).backward()
+        torch.nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
+        optimizer.step()
     classifier.eval()
     with torch.no_grad():
         logits = classifier(examples[4:9])
     labels = torch.tensor([example.labels[0] for example in examples[4:9]])
     losses = functional.cross_entropy(logits, labels, reduction="none")
-    np.testing.assert_allclose(tuned.losses, losses.numpy(), atol=2e-2)  # dropout of this BERT differs by its draws
+    np.testing.assert_allclose(tuned.losses, losses.numpy(), atol=1e-5)
     assert [_factor(step, 5, 0.4) for step in range(5)] == [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3]
 
 
@@ -107,7 +107,7 @@ def test_the_rate_is_chosen_on_items_that_do_not_judge() -> None:
 def test_a_label_that_only_training_finds_is_learned(tmp_path: Path, kind: str) -> None:
     one = subject(kind)
     before = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
-    task = Finetune(path=write_items(tmp_path / "items.jsonl", items(160)), **{**FAST, "steps": 60})
+    task = Finetune(path=write_items(tmp_path / "items.jsonl", items(110)), **{**FAST, "steps": 40})
     found = task.evaluate(one, 0)
     assert found["accuracy"].value > 0.9 and found["accuracy"].items == len(task.items()[1])
     assert all(torch.equal(before[name], tensor) for name, tensor in one.model.state_dict().items())
@@ -181,5 +181,6 @@ def test_faults_of_the_request_are_named(run: Any, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"tasks": {"probe": {"kind": "finetune", "path": path, "rate": [1]}}}))
     with pytest.raises(RequestError, match="'rates'"):
         api.finetune(run, file)
+    file.write_text(yaml.safe_dump({"tasks": {"probe": {"kind": "finetune", "path": path}}}))
     with pytest.raises(RequestError, match="neither a run directory"):
         api.finetune(tmp_path, tmp_path / "tasks.yaml")

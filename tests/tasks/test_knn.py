@@ -27,7 +27,7 @@ def test_votes_are_those_of_a_loop() -> None:
 
 def test_of_equal_votes_the_nearer_neighbours_win() -> None:
     known = np.array([[1.0, 0.1], [1.0, 0.9], [1.0, 0.2], [1.0, 0.8]])
-    assert vote(np.array([[2.0, 0.0]]), known, np.array([1, 0, 0, 1]), 2, 4) == [0]
+    assert vote(np.array([[2.0, 0.0]]), known, np.array([0, 1, 1, 0]), 2, 4) == [0]
     assert vote(np.array([[2.0, 0.0]]), known, np.array([1, 0, 0, 0]), 2, 2) == [1]
 
 
