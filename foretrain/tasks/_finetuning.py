@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from foretrain.hashing import seed_from
 from foretrain.models.attention import attention_mask
 from foretrain.section import Count, Number, Section
 from foretrain.subject import Subject
+from foretrain.tasks._probing import divided
 from foretrain.tasks.base import Evaluated
+from foretrain.tasks.items import Item
 from foretrain.tasks.likelihood import pad_right
 
 
@@ -45,6 +47,24 @@ class Tuning(Section):
     """Share of the steps in which the rate rises; then it falls to 0 on a straight line."""
     choose: Number = Field(0.2, gt=0, lt=1)
     """Share of the items that teach which are kept back, to choose the rate by."""
+
+
+Taught = TypeVar("Taught", bound=Item)
+
+
+def kept_back(items: Sequence[Taught], share: float, path: str) -> tuple[list[Taught], list[Taught]]:
+    """Items that train and items that choose the rate, by content.
+
+    Raises:
+        RequestError: they are too few for both.
+    """
+    train, choosing = divided(((["choose", item.text], item) for item in items), share)
+    if not train or not choosing:
+        raise RequestError(
+            f"{path}: {len(items)} items that teach are too few to keep a share of {share:g} back (`choose`); give it "
+            "more, or another share."
+        )
+    return train, choosing
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-from foretrain.errors import RequestError
 from foretrain.parts import Facts
-from foretrain.tasks._finetuning import Example, Tuned, Tuning, best, fine_tune
+from foretrain.tasks._finetuning import Example, Tuned, Tuning, best, fine_tune, kept_back
 from foretrain.tasks._labelled import Labelled, LabelledTask
-from foretrain.tasks._probing import divided
 from foretrain.tasks.base import Evaluated, Measured
 from foretrain.tasks.likelihood import start
 from foretrain.tasks.statistics import mean
@@ -35,6 +33,10 @@ class Finetune(LabelledTask, Tuning):
     )
     measures: ClassVar[Mapping[str, bool] | None] = {"accuracy": True, "loss": False, "spread": False}
 
+    def check(self) -> None:
+        """Read and divide all items."""
+        kept_back(self.items()[0], self.choose, self.path)
+
     def grid(self, subject: Evaluated) -> list[Tuned]:
         """Every learning rate and what came of it.
 
@@ -42,20 +44,10 @@ class Finetune(LabelledTask, Tuning):
             RequestError: the items that teach are too few to be divided.
         """
         taught, judge = self.items()
-        train, choosing = divided(((["choose", item.given], item) for item in taught), self.choose)
-        if not train or not choosing:
-            raise RequestError(
-                f"{self.path}: {len(taught)} items that teach are too few to keep some of them back (`choose`)."
-            )
+        train, choosing = kept_back(taught, self.choose, self.path)
         names = sorted({item.right for item in [*taught, *judge]})
-        return fine_tune(
-            subject,
-            self._examples(subject, train, names),
-            self._examples(subject, choosing, names),
-            self._examples(subject, judge, names),
-            len(names),
-            self,
-        )
+        parts = [self._examples(subject, items, names) for items in (train, choosing, judge)]
+        return fine_tune(subject, *parts, len(names), self)
 
     def _examples(self, subject: Evaluated, items: Sequence[Labelled], names: list[str]) -> list[Example]:
         encoded = subject.tokenizer.encode([item.given for item in items])

@@ -14,24 +14,25 @@ from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 from foretrain.parts import Facts
 from foretrain.section import Count, DataPath
-from foretrain.tasks._finetuning import Example, Tuned, Tuning, fine_tune
+from foretrain.tasks._finetuning import Example, Tuned, Tuning, fine_tune, kept_back
 from foretrain.tasks._probing import Judging, divided
 from foretrain.tasks.base import Evaluated, Measured, Task
 from foretrain.tasks.finetune import measured
+from foretrain.tasks.items import Item
 from foretrain.wording import look_up
 
 
 @dataclass(frozen=True, slots=True)
-class Tagged:
-    """Words and the label of each."""
+class Tagged(Item):
+    """A sentence (`given`, its words with a space between them; `right`, their labels likewise)."""
 
     words: tuple[str, ...]
     labels: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """The words as running text, with a space between them."""
-        return " ".join(self.words)
+        """The sentence without its labels."""
+        return self.given
 
 
 class FinetuneTokens(Task, Tuning):
@@ -98,11 +99,16 @@ class FinetuneTokens(Task, Tuning):
             raise RequestError(
                 f"{place}: '{self.words}' and '{self.labels}' should be lists, one label for each word, and not empty."
             )
-        return Tagged(tuple(map(str, words)), tuple(map(str, labels)))
+        words, labels = tuple(map(str, words)), tuple(map(str, labels))
+        return Tagged(" ".join(words), " ".join(labels), words, labels)
 
     def texts(self) -> Iterable[str]:
         """The sentences that judge."""
         return (item.text for item in self.items()[1])
+
+    def check(self) -> None:
+        """Read and divide all sentences."""
+        kept_back(self.items()[0], self.choose, self.path)
 
     def grid(self, subject: Evaluated) -> list[Tuned]:
         """Every learning rate and what came of it.
@@ -111,11 +117,7 @@ class FinetuneTokens(Task, Tuning):
             RequestError: the sentences that teach are too few to be divided.
         """
         taught, judge = self.items()
-        train, choosing = divided(((["choose", item.text], item) for item in taught), self.choose)
-        if not train or not choosing:
-            raise RequestError(
-                f"{self.path}: {len(taught)} sentences that teach are too few to keep some of them back (`choose`)."
-            )
+        train, choosing = kept_back(taught, self.choose, self.path)
         names = sorted({label for item in [*taught, *judge] for label in item.labels})
         parts = [self._examples(subject, items, names) for items in (train, choosing, judge)]
         return fine_tune(subject, *parts, len(names), self)

@@ -152,6 +152,9 @@ def test_sentences_may_stand_within_items_and_lists_must_fit(tmp_path: Path) -> 
     broken = write_items(tmp_path / "broken.jsonl", [{"tokens": ["a", "b"], "tags": ["x"]}])
     with pytest.raises(RequestError, match="one label for each word"):
         FinetuneTokens(path=broken).check()
+    for kind, few in ((Finetune, items(6)), (FinetuneTokens, tagged(6))):
+        with pytest.raises(RequestError, match="too few to keep a share of 0.01 back"):
+            kind(path=write_items(tmp_path / f"{kind.__name__}.jsonl", few), choose=0.01).check()
 
 
 @pytest.fixture(scope="module")
