@@ -20,7 +20,7 @@ class EuroBert(Llama):
 
     kind: Literal["eurobert"] = "eurobert"  # type: ignore[assignment]
     architecture: ClassVar[str] = "EuroBertForMaskedLM"
-    config_class: ClassVar[type[PretrainedConfig]] = EuroBertConfig
+    config_class: ClassVar[Any] = EuroBertConfig
     facts: ClassVar[Facts] = Facts(
         paper="EuroBERT: Scaling Multilingual Encoders for European Languages",
         arxiv="2503.05500",

@@ -25,7 +25,7 @@ class Llama(Scratch):
 
     kind: Literal["llama"] = "llama"
     architecture: ClassVar[str] = "LlamaForCausalLM"
-    config_class: ClassVar[type[PretrainedConfig]] = LlamaConfig
+    config_class: ClassVar[Any] = LlamaConfig
     """Of `transformers`, for models whose configs have the same names."""
     kv_heads: Count | None = Field(None, gt=0)
     """Heads of keys and values, shared by groups of attention heads; unset: as many as heads."""
@@ -55,7 +55,7 @@ class Llama(Scratch):
 
     def shape(self, **common: Any) -> PretrainedConfig:
         size = self.size
-        return self.config_class(
+        config: PretrainedConfig = self.config_class(
             num_hidden_layers=size.layers,
             hidden_size=size.width,
             num_attention_heads=size.heads,
@@ -67,3 +67,4 @@ class Llama(Scratch):
             rope_parameters={"rope_type": "default", "rope_theta": self.rope_base},
             **common,
         )
+        return config

@@ -83,6 +83,15 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Sides:
+    """Examples that train, that choose the learning rate, and that judge."""
+
+    train: Sequence[Example]
+    choose: Sequence[Example]
+    judge: Sequence[Example]
+
+
+@dataclass(frozen=True, slots=True)
 class Tuned:
     """What came of one learning rate.
 
@@ -132,14 +141,7 @@ class Classifier(nn.Module):
         return self.layer(pooled)
 
 
-def fine_tune(
-    subject: Evaluated,
-    train: Sequence[Example],
-    choose: Sequence[Example],
-    judge: Sequence[Example],
-    classes: int,
-    tuning: Tuning,
-) -> list[Tuned]:
+def fine_tune(subject: Evaluated, sides: Sides, classes: int, tuning: Tuning) -> list[Tuned]:
     """Every rate of the grid, in its order.
 
     Raises:
@@ -153,9 +155,10 @@ def fine_tune(
         )
     found = []
     for rate in tuning.rates:
-        outcomes = [_one(model, train, choose, judge, classes, tuning, rate, seed) for seed in range(tuning.seeds)]
-        chosen, right, losses = (np.mean([outcome[i] for outcome in outcomes], axis=0) for i in range(3))
-        found.append(Tuned(rate, float(chosen), float(right.mean()), right, losses))
+        outcomes = [_one(model, sides, classes, tuning, rate, seed) for seed in range(tuning.seeds)]
+        chosen = float(np.mean([outcome[0] for outcome in outcomes]))
+        right, losses = (np.mean(np.stack(each), axis=0) for each in list(zip(*outcomes, strict=True))[1:])
+        found.append(Tuned(rate, chosen, float(right.mean()), right, losses))
     return found
 
 
@@ -165,22 +168,16 @@ def best(tuned: Sequence[Tuned]) -> Tuned:
 
 
 def _one(
-    model: Any,
-    train: Sequence[Example],
-    choose: Sequence[Example],
-    judge: Sequence[Example],
-    classes: int,
-    tuning: Tuning,
-    rate: float,
-    seed: int,
+    model: Any, sides: Sides, classes: int, tuning: Tuning, rate: float, seed: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
+    """Accuracy on what chooses; whether each label that judges is right, and its loss."""
     devices = [next(model.parameters()).device] if next(model.parameters()).is_cuda else []
     with torch.enable_grad(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed_from(seed, "finetune"))  # dropout
         classifier = Classifier(model, classes, seed).train()
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=0.0)
-        total = min(tuning.steps, max(1, round(tuning.epochs * len(train) / tuning.batch)))
-        for step, batch in zip(range(total), _batches(train, tuning.batch, seed), strict=False):
+        total = min(tuning.steps, max(1, round(tuning.epochs * len(sides.train) / tuning.batch)))
+        for step, batch in zip(range(total), _batches(sides.train, tuning.batch, seed), strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = rate * _factor(step, total, tuning.warmup)
             labels = torch.tensor([label for example in batch for label in example.labels])
@@ -189,8 +186,8 @@ def _one(
             functional.cross_entropy(logits, labels.to(logits.device)).backward()
             nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
             optimizer.step()
-    right, _ = _judged(classifier, choose)
-    return float(right.mean()), *_judged(classifier, judge)
+    right, _ = _judged(classifier, sides.choose)
+    return float(right.mean()), *_judged(classifier, sides.judge)
 
 
 def _batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list[Example]]:
@@ -224,5 +221,5 @@ def _judged(classifier: Classifier, examples: Sequence[Example]) -> tuple[np.nda
         hit, loss = (logits.argmax(1) == labels), functional.cross_entropy(logits, labels, reduction="none")
         right |= dict(zip(numbers, np.split(hit.double().numpy(), counts), strict=True))
         losses |= dict(zip(numbers, np.split(loss.double().numpy(), counts), strict=True))
-    numbers = range(len(examples))
-    return np.concatenate([right[i] for i in numbers]), np.concatenate([losses[i] for i in numbers])
+    every = range(len(examples))
+    return np.concatenate([right[i] for i in every]), np.concatenate([losses[i] for i in every])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from foretrain.parts import Facts
-from foretrain.tasks._finetuning import Example, Tuned, Tuning, best, fine_tune, kept_back
+from foretrain.tasks._finetuning import Example, Sides, Tuned, Tuning, best, fine_tune, kept_back
 from foretrain.tasks._labelled import Labelled, LabelledTask
 from foretrain.tasks.base import Evaluated, Measured
 from foretrain.tasks.likelihood import start
@@ -46,8 +46,8 @@ class Finetune(LabelledTask, Tuning):
         taught, judge = self.items()
         train, choosing = kept_back(taught, self.choose, self.path)
         names = sorted({item.right for item in [*taught, *judge]})
-        parts = [self._examples(subject, items, names) for items in (train, choosing, judge)]
-        return fine_tune(subject, *parts, len(names), self)
+        sides = Sides(*(self._examples(subject, items, names) for items in (train, choosing, judge)))
+        return fine_tune(subject, sides, len(names), self)
 
     def _examples(self, subject: Evaluated, items: Sequence[Labelled], names: list[str]) -> list[Example]:
         encoded = subject.tokenizer.encode([item.given for item in items])

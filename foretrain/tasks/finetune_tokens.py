@@ -14,7 +14,7 @@ from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 from foretrain.parts import Facts
 from foretrain.section import Count, DataPath
-from foretrain.tasks._finetuning import Example, Tuned, Tuning, fine_tune, kept_back
+from foretrain.tasks._finetuning import Example, Sides, Tuned, Tuning, fine_tune, kept_back
 from foretrain.tasks._probing import Judging, divided
 from foretrain.tasks.base import Evaluated, Measured, Task
 from foretrain.tasks.finetune import measured
@@ -119,8 +119,8 @@ class FinetuneTokens(Task, Tuning):
         taught, judge = self.items()
         train, choosing = kept_back(taught, self.choose, self.path)
         names = sorted({label for item in [*taught, *judge] for label in item.labels})
-        parts = [self._examples(subject, items, names) for items in (train, choosing, judge)]
-        return fine_tune(subject, *parts, len(names), self)
+        sides = Sides(*(self._examples(subject, items, names) for items in (train, choosing, judge)))
+        return fine_tune(subject, sides, len(names), self)
 
     def _examples(self, subject: Evaluated, items: Sequence[Tagged], names: list[str]) -> list[Example]:
         # A word is encoded by itself, with the space in front that it has in running text.

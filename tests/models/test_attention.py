@@ -80,7 +80,12 @@ def test_documents_do_not_see_each_other_and_count_from_their_own_start() -> Non
 
 
 def test_positions_begin_behind_the_padding_where_a_model_counts_so() -> None:
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    shape: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     network: Any = RobertaForMaskedLM(RobertaConfig(vocab_size=40, max_position_embeddings=20, **shape)).eval()
     ids = torch.arange(5, 11)[None]
     alone = {"inputs": ids, "documents": torch.zeros_like(ids)}
