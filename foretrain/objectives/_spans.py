@@ -90,11 +90,7 @@ class Noise(Section):
         """Inputs and targets of a text of which `noise` is cut out."""
         if self.suffix:
             return Example(tokens[~noise], tokens[noise], np.flatnonzero(noise))
-        begins = noise & ~np.append(False, noise[:-1])
-        turns = ~noise & ~np.append(False, ~noise[:-1])
-        given, _ = _marked(tokens, ~noise, begins, sentinels, end)
-        asked, places = _marked(tokens, noise, turns, sentinels, end)
-        return Example(given, asked, places)
+        return with_sentinels(tokens, noise, sentinels, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +106,17 @@ class Example:
     inputs: Ints
     targets: Ints
     places: Ints
+
+
+def with_sentinels(tokens: Ints, noise: Bools, sentinels: Ints, end: int) -> Example:
+    """A text with a sentinel in the place of each span of noise, and each sentinel with its span. It begins without."""
+    begins = noise & ~np.append(False, noise[:-1])
+    turns = ~noise & ~np.append(False, ~noise[:-1])
+    # Each stretch of the rest stands before a span; one at the end of the text stands before none.
+    turns &= np.cumsum(turns) <= begins.sum()
+    given, _ = _marked(tokens, ~noise, begins, sentinels, end)
+    asked, places = _marked(tokens, noise, turns, sentinels, end)
+    return Example(given, asked, places)
 
 
 def _pieces(tokens: int, pieces: int, random: np.random.Generator) -> Ints:
