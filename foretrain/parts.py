@@ -68,8 +68,10 @@ class Part(Section):
     kind: str
 
     def special_tokens(self) -> Sequence[str]:
-        """Names of special tokens that the tokenizer is to have for it (`tokens/reserved.py`); asked of the objective
-        and of steering parts before anything is set up."""
+        """Names of special tokens that the tokenizer is to have for it (`tokens/reserved.py`).
+
+        Asked of the objective and of steering parts, before anything is set up.
+        """
         return ()
 
     def state_dict(self) -> dict[str, Any]:

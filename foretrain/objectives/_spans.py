@@ -1,9 +1,9 @@
 """Span corruption: spans cut out of a text, and the objectives that let a decoder write them down again.
 
-The arithmetic is that of T5. Of L tokens, `round(rate * L)` are noise, in `round(noise / span)` spans; noise and the rest
-are each cut into that many pieces at random and laid in turn, the rest first. What is given is the text with a sentinel
-in the place of each span; what is asked for is each sentinel with the span it stands for. Both end with the end-of-text
-token, so that they have
+The arithmetic is that of T5. Of L tokens, `round(rate * L)` are noise, in `round(noise / span)` spans; noise and the
+rest are each cut into that many pieces at random and laid in turn, the rest first. What is given is the text with a
+sentinel in the place of each span; what is asked for is each sentinel with the span it stands for. Both end with the
+end-of-text token, so that they have
 
     inputs    (L - noise) + spans + 1 tokens
     targets   noise + spans + 1 tokens
@@ -177,7 +177,7 @@ class Denoising(Objective):
 
     _mixture: dict[str, Denoiser] = PrivateAttr(default_factory=dict)
     _modes: list[list[int]] = PrivateAttr(default_factory=list)
-    _sentinels: Ints = PrivateAttr(default_factory=lambda: np.zeros(0, np.int64))
+    _sentinels: list[int] = PrivateAttr(default_factory=list)
     _end: int = PrivateAttr(-1)
     _length: int = PrivateAttr(0)
 
@@ -218,14 +218,14 @@ class Denoising(Objective):
             )
         tokenizer = context.tokenizer
         if tokenizer.eos is None:
-            raise RequestError(f"objective '{self.kind}' ends its targets with an end-of-text token, and there is none.")
+            raise RequestError(
+                f"objective '{self.kind}' ends its targets with an end-of-text token, and there is none."
+            )
         self._mixture, self._length, self._end = self._drawn(), context.length, tokenizer.eos
         lengths = {name: self._raw_length(each, context.length) for name, each in self._mixture.items()}
         spans = max(each.counts(lengths[name])[1] for name, each in self._mixture.items())
-        self._sentinels = np.array(sentinel_ids(tokenizer, spans), np.int64)
-        self._modes = [
-            [] if each.mode is None else [named_id(tokenizer, each.mode)] for each in self._mixture.values()
-        ]
+        self._sentinels = sentinel_ids(tokenizer, spans)
+        self._modes = [[] if each.mode is None else [named_id(tokenizer, each.mode)] for each in self._mixture.values()]
         for name, each in self._mixture.items():
             noise = each.counts(lengths[name])[0]
             if each.span is not None and noise < each.span:
@@ -239,6 +239,7 @@ class Denoising(Objective):
         """Rows of `length` tokens from texts: pure in (seed, position)."""
         denoisers = list(self._mixture.values())
         weights = np.array([each.weight for each in denoisers])
+        sentinels = np.array(self._sentinels, np.int64)
         tokens = batch["tokens"].numpy()
         valid = batch["valid"].numpy() if "valid" in batch else np.ones(tokens.shape, bool)
         rows = torch.zeros(batch.rows, self._length + 1, dtype=torch.int64)
@@ -249,13 +250,13 @@ class Denoising(Objective):
             number = int(random.choice(len(denoisers), p=weights / weights.sum()))
             text = tokens[row, : self._raw_length(denoisers[number], self._length)]
             noise = denoisers[number].draw(len(text), random)
-            found = denoisers[number].example(text, noise, self._sentinels, self._end)
+            found = denoisers[number].example(text, noise, sentinels, self._end)
             given = [*self._modes[number], *found.inputs]
             prefix[row], chosen[row], raw[row] = len(given), number, len(text)
             last = len(given) + len(found.targets)
             rows[row, :last] = torch.tensor([*given, *found.targets])
-            # A sentinel is judged with the span after it: where validation ends, both are left out.
-            judged = valid[row, np.maximum(found.places, 0)] | (found.places < 0) & valid[row, : len(text)].all()
+            # Where validation ends within the text, what is no token of the text is left out.
+            judged = np.where(found.places < 0, valid[row, len(text) - 1], valid[row, found.places])
             counted[row, len(given) : last] = torch.from_numpy(judged)
         return batch.with_(
             inputs=rows[:, :-1], labels=rows[:, 1:], mask=counted[:, 1:], prefix=prefix, denoiser=chosen, raw=raw

@@ -210,9 +210,7 @@ def _score(subject: Evaluated, rows: Sequence[Row]) -> list[tuple[float, int]]:
     if any(row.prefix > 1 for row in rows):
         mask = prefix_mask(torch.tensor([row.prefix for row in rows]), ids.shape[1])[:, 0]
     logits = subject.logits(ids, mask, places=places)
-    labels = torch.tensor(
-        [row.ids[place] for row in rows for place in row.scored], device=logits.device
-    )
+    labels = torch.tensor([row.ids[place] for row in rows for place in row.scored], device=logits.device)
     logs, hits = [], []
     # Piece by piece: the softmax of all places at once would double what the logits take.
     for piece, label in zip(logits.split(256), labels.split(256), strict=True):
