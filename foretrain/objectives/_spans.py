@@ -242,6 +242,8 @@ class Denoising(Objective):
         sentinels = np.array(self._sentinels, np.int64)
         tokens = batch["tokens"].numpy()
         valid = batch["valid"].numpy() if "valid" in batch else np.ones(tokens.shape, bool)
+        if "given" in batch:  # metadata
+            valid = valid & ~batch["given"].numpy()
         rows = torch.zeros(batch.rows, self._length + 1, dtype=torch.int64)
         counted = torch.zeros(batch.rows, self._length + 1, dtype=torch.bool)
         prefix, chosen, raw = (torch.zeros(batch.rows, dtype=torch.int64) for _ in range(3))

@@ -16,8 +16,8 @@ from foretrain.parts import Facts
 class CausalLM(Objective):
     """Causal language modelling: every token is predicted from those before it in its window.
 
-    With `documents: separate` attention and positions start anew at each document, and the first token of a document
-    is not predicted from the end of the one before it.
+    Metadata in front of documents is read and not learned. With `documents: separate` attention and positions start
+    anew at each document, and the first token of a document is not predicted from the end of the one before it.
     """
 
     kind: Literal["causal_lm"] = "causal_lm"
@@ -37,11 +37,17 @@ class CausalLM(Objective):
         mask = (
             batch["valid"][:, 1:].bool() if "valid" in batch else torch.ones_like(tensors["labels"], dtype=torch.bool)
         )
+        if "given" in batch:
+            mask = mask & ~batch["given"][:, 1:]
         if "segments" in batch:
             segments = batch["segments"]
             mask = mask & (segments[:, 1:] == segments[:, :-1])
             tensors["documents"] = segments[:, :-1]
         return batch.with_(**tensors, mask=mask)
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss tokens, where not every token is one."""
+        return {"loss_tokens": batch["mask"].sum()} if "documents" in batch or "given" in batch else {}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         if "documents" not in batch:
