@@ -196,7 +196,7 @@ def test_a_run_reads_it_learns_the_rest_and_ends_without() -> None:
         assert figures["loss_tokens"] == int(batch["mask"].sum())
         rates.append(figures["lr"])
     # The schedule goes on over both, and the last texts are new ones.
-    assert rates == [trainer.plan.recipe.optimizer.lr * trainer.plan.recipe.schedule.factor(s, 0, 8) for s in range(8)]
+    assert rates == [trainer.plan.recipe.optimizer.lr * trainer.plan.recipe.schedule.factor(s, 8) for s in range(8)]
     told = {text.partition("\n\n")[2] for (text,) in _whole(trainer.plan.sets("train")["told"], decode)}
     assert plain_texts and not plain_texts & told
     assert not trainer.plan.notes
