@@ -154,6 +154,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
     ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
     ("task", "image_probe"): lambda folder: SHAPES,
+    ("task", "infill_loss"): lambda folder: {"path": "builtin:biographies", "options": {"people": 4}},
     ("task", "language_mixing"): lambda folder: {
         "prompts": {"path": _items(folder)},
         "languages": {
