@@ -166,6 +166,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("task", "finetune_tokens"): lambda folder: {"path": _tagged(folder), **ONE_STEP},
     ("task", "image_probe"): lambda folder: SHAPES,
     ("task", "knn"): lambda folder: {"path": _items(folder)},
+    ("task", "infill_loss"): lambda folder: {"path": "builtin:biographies", "options": {"people": 4}},
     ("task", "language_mixing"): lambda folder: {
         "prompts": {"path": _items(folder)},
         "languages": {

@@ -20,6 +20,7 @@ from foretrain.models.base import Family
 from foretrain.parts import Facts, kinds
 from foretrain.subject import Subject
 from foretrain.tokens.prepare import Prepared, Progress, prepare
+from foretrain.tokens.reserved import with_named
 from foretrain.tokens.tokenizer import TextTokenizer, needed
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ class Text(Modality):
         self, recipe: Recipe, items: HeldOut, tokenizer: TextTokenizer | None, progress: Progress | None
     ) -> Prepared:
         part = recipe.tokenizer or recipe.model.default_tokenizer()
-        return prepare(recipe.corpus, part, tokenizer=tokenizer, items=items, progress=progress, seed=recipe.seed)
+        found = prepare(recipe.corpus, part, tokenizer=tokenizer, items=items, progress=progress, seed=recipe.seed)
+        names = [name for each in (recipe.objective, *recipe.steering) for name in each.special_tokens()]
+        found.tokenizer = with_named(needed(found.tokenizer), names)
+        return found
 
     def describe_overlaps(self, overlaps: Sequence[Overlap]) -> str:
         return describe_overlaps(overlaps)

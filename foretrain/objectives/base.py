@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -75,6 +75,10 @@ class Objective(Part):
     @abstractmethod
     def losses(self, outputs: Outputs, batch: Batch, targets: Targets | None = None) -> Tensor:
         """Losses [rows, length] in nats, float32, differentiable; 0 where the mask is off."""
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """What a line of `metrics.jsonl` counts of a prepared batch (tokens of a kind); summed over ranks."""
+        return {}
 
     def modules(self) -> Iterable[nn.Module]:
         """Own modules that are trained with the model (heads); their parameters join the optimizer."""

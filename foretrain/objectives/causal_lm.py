@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 class CausalLM(Objective):
     """Causal language modelling: every token is predicted from those before it in its window.
 
-    With `documents: separate` attention and positions start anew at each document, and the first token of a document
-    is not predicted from the end of the one before it. An encoder with rotary positions (`eurobert`) is told to read
-    causally while it is trained so; whoever loads it reads both ways again.
+    Metadata in front of documents is read and not learned. With `documents: separate` attention and positions start
+    anew at each document, and the first token of a document is not predicted from the end of the one before it. An
+    encoder with rotary positions (`eurobert`) is told to read causally while it is trained so; whoever loads it reads
+    both ways again.
     """
 
     kind: Literal["causal_lm"] = "causal_lm"
@@ -42,6 +43,8 @@ class CausalLM(Objective):
         mask = (
             batch["valid"][:, 1:].bool() if "valid" in batch else torch.ones_like(tensors["labels"], dtype=torch.bool)
         )
+        if "given" in batch:
+            mask = mask & ~batch["given"][:, 1:]
         if "segments" in batch:
             segments = batch["segments"]
             mask = mask & (segments[:, 1:] == segments[:, :-1])
@@ -51,6 +54,10 @@ class CausalLM(Objective):
     def setup(self, context: Context) -> None:
         super().setup(context)
         refuse_deaf(context.model, "causal", f"objective '{self.kind}'")
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss tokens, where not every token is one."""
+        return {"loss_tokens": batch["mask"].sum()} if "documents" in batch or "given" in batch else {}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         return run_model(model, input_ids=batch["inputs"], **reading(model, "causal", batch))

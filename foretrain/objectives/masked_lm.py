@@ -128,9 +128,15 @@ class MaskedLM(Objective):
             chosen = (generator.random(len(tokens)) < rate) & ~self._special[tokens]
             if "valid" in row:
                 chosen &= row["valid"].astype(bool)
+            if "given" in row:  # metadata in front of a document is read, and not learned
+                chosen &= ~row["given"].astype(bool)
             return Corrupted(replacement(tokens, chosen, generator), tokens, chosen)
 
         return policy
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Tokens that are predicted."""
+        return {"loss_tokens": batch["mask"].sum()}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         return run_model(model, input_ids=batch["inputs"], **reading(model, "bidirectional", batch))

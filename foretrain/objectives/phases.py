@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -126,6 +126,12 @@ class Phases(Objective):
 
     def losses(self, outputs: Outputs, batch: Batch, targets: Targets | None = None) -> Tensor:
         return self.current.losses(outputs, batch, targets)
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        return self.current.counts(batch)
+
+    def special_tokens(self) -> Sequence[str]:
+        return [name for phase in self.phases.values() for name in phase.objective.special_tokens()]
 
     def modules(self) -> Iterable[nn.Module]:
         return [module for phase in self.phases.values() for module in phase.objective.modules()]

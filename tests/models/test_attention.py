@@ -109,6 +109,17 @@ def test_eurobert_told_to_read_causally_is_the_llama_of_its_weights() -> None:
     assert not torch.allclose(said, encoder(input_ids=ids).logits, atol=1e-3)
 
 
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+def test_denoising_by_an_encoder_is_that_by_the_decoder_of_its_weights(attention: str) -> None:
+    objective = {"kind": "span_corruption", "attention": attention}
+    logits = []
+    for kind in ("llama", "eurobert"):
+        trainer = tiny_trainer(model={**SIZE, "kind": kind}, objective=objective)
+        prepared = trainer.objective.prepare(trainer.stream.batch())
+        logits.append(trainer.objective.forward(trainer.learner.model, prepared).logits())
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
+
+
 def test_which_objectives_can_train_a_model_is_told_by_its_config() -> None:
     kinds = ("llama", "gpt2", "bert", "eurobert")
     assert [families(model(kind).config) for kind in kinds] == [

@@ -91,6 +91,9 @@ def test_special_and_invalid_tokens_are_never_asked_for() -> None:
     assert not prepared["mask"][:, ::5].any() and not prepared["mask"][:, 120:].any()
     assert float(prepared["mask"][:, :120].float().mean()) == pytest.approx(0.9 * 0.8, abs=0.05)
     assert "documents" not in prepared
+    given_ = torch.arange(200) < 50
+    learned = fitted(rate=0.9).prepare(batch(tokens, given=given_.expand(8, -1)))["mask"]
+    assert not learned[:, :50].any() and learned[:, 50:].any()
 
 
 def test_padding_is_nobodys_context() -> None:

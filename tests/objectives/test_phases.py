@@ -114,6 +114,16 @@ def test_each_phase_takes_as_much_of_a_row_as_it_needs() -> None:
         trainer.train_step()
 
 
+def test_tokens_that_a_phase_asks_for_are_named_and_its_rows_counted() -> None:
+    ul2 = {"kind": "ul2", "denoisers": {"r": {"rate": 0.25, "span": 2, "mode": "R"}}}
+    phases = {"masked": {"objective": "masked_lm"}, "denoise": {"objective": ul2}, "causal": {"objective": "causal_lm"}}
+    trainer = tiny_trainer(6, model=MODEL, objective={"kind": "phases", "phases": phases})
+    assert trainer.context.tokenizer.named["R"] > 2
+    lines = [trainer.train_step() for _ in range(6)]
+    assert ["loss_tokens" in line for line in lines] == [True] * 4 + [False] * 2
+    assert "raw_tokens" in lines[2] and "raw_tokens" not in lines[0]
+
+
 def test_one_phase_is_the_objective_alone() -> None:
     alone, phase = (
         tiny_trainer(4, model=MODEL, objective=objective)
