@@ -13,6 +13,7 @@ from foretrain.claims.running import run_claim as run_claim
 from foretrain.claims.running import show_claim as show_claim
 from foretrain.console import Terminal
 from foretrain.errors import RequestError
+from foretrain.finetuning import finetune as finetune
 from foretrain.generation import generate
 from foretrain.modalities.base import modality_of
 from foretrain.plan import Plan, make_plan
@@ -120,7 +121,8 @@ def show_data(
 ) -> list[dict[str, Any]]:
     """The first rows of the first training batches, decoded: text, domain, documents, loss mask, position."""
     plan = make_plan(read_request(recipe, overrides, None, None, None))
-    stream, objective, shown = plan.stream(), plan.recipe.objective, []
+    stream, objective, shown = plan.stream(), plan.recipe.objective.model_copy(deep=True), []
+    objective.fit(plan.tokenizer, plan.context)
     for _ in range(batches):
         batch = objective.prepare(stream.batch())
         shown += [_shown_row(plan, batch, row, stream.sources(row)) for row in range(min(rows, batch.rows))]

@@ -196,6 +196,22 @@ def evaluate(
 
 
 @app.command()
+def finetune(
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory, or a model's folder.")],
+    tasks: Annotated[
+        Path,
+        typer.Option("--task", metavar="FILE", help="A YAML file with `tasks:` of kind finetune or finetune_tokens."),
+    ],
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a copy of a model on labels, at several learning rates and seeds, and say how well it does."""
+    from foretrain import api, views
+
+    _show(api.finetune(model, tasks, step=step), as_json, views.finetuned)
+
+
+@app.command()
 def report(run: RunPath, as_json: AsJson = False) -> None:
     """Write a run's report.html again."""
     from foretrain import api, views

@@ -142,7 +142,7 @@ def model_card(recipe: Recipe, plan: Mapping[str, Any], result: Mapping[str, Any
         f"A {plan['model']['type']} model of {plan['parameters']:,} parameters, trained with foretrain.",
         "",
         "```python",
-        *modality_named(recipe.objective.modality).loading(),
+        *modality_named(recipe.objective.modality).loading(str(plan["model"]["type"])),
         "```",
         "",
         "## Data",

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from foretrain.errors import RequestError
 from foretrain.modalities.base import Modality, all_modalities, modality_named
-from foretrain.models.base import family
+from foretrain.models.base import families, family
 from foretrain.parts import Part
 from foretrain.recipe import Recipe
 
@@ -24,13 +24,15 @@ _FAMILIES = {"decoder": "a decoder", "encoder": "an encoder", "vision": "a model
 
 def refuse_other_family(recipe: Recipe, modality: Modality, config: PretrainedConfig) -> None:
     """Say so where the model is not of the family that the objective trains."""
-    kind, wanted = family(config), recipe.objective.family
-    fitting = modality.families if wanted == "any" else (wanted,)
-    if kind not in fitting:
-        raise RequestError(
-            f"objective '{recipe.objective.kind}' trains {' or '.join(_FAMILIES[name] for name in fitting)}, but model "
-            f"'{recipe.model.kind}' is {_FAMILIES[kind]}."
-        )
+    kind, possible = family(config), families(config)
+    for objective in recipe.objective.members():
+        fitting = modality.families if objective.family == "any" else (objective.family,)
+        if not set(possible) & set(fitting):
+            hint = " Model 'eurobert' reads both ways, and causally too." if kind != "vision" else ""
+            raise RequestError(
+                f"objective '{objective.kind}' trains {' or '.join(_FAMILIES[name] for name in fitting)}, but model "
+                f"'{recipe.model.kind}' is {_FAMILIES[kind]}.{hint}"
+            )
 
 
 def refuse_other_modality(recipe: Recipe, modality: Modality) -> None:
@@ -83,6 +85,17 @@ def note_orders(plan: Plan) -> None:
             plan.notes.append(
                 f"domain '{name}' is read in the order of its scores, and the run reads {100 * epochs:.0f} % of it, so "
                 f"the rest is never seen; lengthen the run, or keep less text (corpus.{name}.keep)"
+            )
+
+
+def note_metadata(plan: Plan) -> None:
+    """Say so where what stands in front of a document may be read, or guessed, from other documents of its window."""
+    recipe = plan.recipe
+    for name, domain in recipe.corpus.items():
+        if domain.metadata is not None and not (recipe.documents == "separate" and domain.order.kind == "aligned"):
+            plan.notes.append(
+                f"the documents of '{name}' have metadata in front, but windows may begin within a document, or show "
+                f"it others; `documents: separate` and `corpus.{name}.order: aligned` keep each with its own"
             )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import hash_data, hash_file
 from foretrain.kernels.accelerate import accelerate
-from foretrain.models.base import family
+from foretrain.models.base import families, family
 from foretrain.models.pretrained import Pretrained
 from foretrain.objectives.outputs import Outputs, has_plain_head
 from foretrain.run_directory import RunDirectory
@@ -86,11 +86,12 @@ class Reference:
                     "thing to both. Name a model with this run's tokenizer, or set the run's `tokenizer` to "
                     f"{{kind: pretrained, path: {path}}}."
                 )
-        wanted = context.recipe.objective.family
-        if wanted not in ("any", found := family(model.config)):  # type: ignore[arg-type]
-            raise RequestError(
-                f"{where}: {path} is of the family '{found}', and this run's objective reads '{wanted}'."
-            )
+        for member in context.recipe.objective.members():
+            if member.family not in ("any", *families(model.config)):  # type: ignore[arg-type]
+                raise RequestError(
+                    f"{where}: {path} is of the family '{family(model.config)}', and this run's objective reads "  # type: ignore[arg-type]
+                    f"'{member.family}'."
+                )
         positions = getattr(model.config, "max_position_embeddings", None)
         if isinstance(positions, int) and positions < context.length:
             raise RequestError(

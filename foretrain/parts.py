@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -66,6 +66,13 @@ class Part(Section):
     """Settings under which the whole code path runs and changes nothing; None where there is no such setting."""
 
     kind: str
+
+    def special_tokens(self) -> Sequence[str]:
+        """Names of special tokens that the tokenizer is to have for it (`tokens/reserved.py`).
+
+        Asked of the objective and of steering parts, before anything is set up.
+        """
+        return ()
 
     def state_dict(self) -> dict[str, Any]:
         """All private state as a tree of plain data and tensors; empty for parts that keep none."""

@@ -15,7 +15,14 @@ from foretrain.budget import steps_for
 from foretrain.distributed import Group
 from foretrain.errors import RequestError
 from foretrain.evaluation import Validation
-from foretrain.fitting import note_orders, note_split, refuse_other_family, refuse_other_modality, refuse_overlap
+from foretrain.fitting import (
+    note_metadata,
+    note_orders,
+    note_split,
+    refuse_other_family,
+    refuse_other_modality,
+    refuse_overlap,
+)
 from foretrain.hashing import hash_data
 from foretrain.learner import Precision
 from foretrain.modalities.base import Modality, Processor, modality_named
@@ -305,6 +312,7 @@ def make_plan(
         plan.timeline(plan.total_steps)  # refuses stages without a step
     note_split(plan)
     note_orders(plan)
+    note_metadata(plan)
     return plan
 
 

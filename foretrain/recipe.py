@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from foretrain.corpus.annotation import Annotation
 from foretrain.corpus.scorers.base import Scorer
 from foretrain.corpus.where import Wanted, without_unused
 from foretrain.errors import RequestError
@@ -65,6 +66,11 @@ class Budget(Section):
         return self
 
 
+def _field_alone(value: Any) -> Any:
+    """A bare field, as the annotation by it."""
+    return {"field": value} if isinstance(value, str) else value
+
+
 class Domain(Section):
     """A named share of the mixture, with its own splits."""
 
@@ -85,6 +91,14 @@ class Domain(Section):
     """The split that online methods may look at, like `validation`."""
     limit: Count | None = Field(None, gt=0)
     """Read at most this many documents."""
+    part: tuple[Number, Number] | None = None
+    """Train on the documents in this stretch of 0 to 1 alone, such as [0, 0.9], by their content: domains of one path
+    whose parts do not overlap share no training document."""
+    metadata: Annotated[
+        Annotation | None, BeforeValidator(_field_alone, json_schema_input_type=Annotation | str | None)
+    ] = None
+    """What is known of a training document, put in front of it and read without being learned: a field (`url`), or
+    `{field: url, hashed: true}`. Documents that judge or steer are left as they are."""
     unique: Count | None = Field(None, gt=0)
     """Train on this many tokens of the train split alone (whole windows, drawn by the seed), again and again."""
     score: PartOf[Scorer] | None = None
@@ -106,6 +120,12 @@ class Domain(Section):
         return self
 
     @model_validator(mode="after")
+    def _part_of_all(self) -> Domain:
+        if self.part is not None and not 0 <= self.part[0] < self.part[1] <= 1:
+            raise ValueError("part: should be a stretch of 0 to 1, its beginning before its end, such as [0, 0.9]")
+        return self
+
+    @model_validator(mode="after")
     def _scored(self) -> Domain:
         if self.score is None and self.keep is not None and self.keep.best != "random":
             raise ValueError(f"keep: documents of the {self.keep.best} score need a `score`, such as {_A_SCORE}")
@@ -122,7 +142,7 @@ class Domain(Section):
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what is newer than the first recipes and not used, so that their hashes stay the same."""
         plain = without_unused(self, handler)
-        usual = {"score": None, "keep": None, "order": {"kind": "shuffled"}}
+        usual = {"part": None, "metadata": None, "score": None, "keep": None, "order": {"kind": "shuffled"}}
         return {key: value for key, value in plain.items() if key not in usual or value != usual[key]}
 
 

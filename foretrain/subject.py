@@ -97,7 +97,9 @@ class Subject:
 
     def _inputs(self, ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": ids.to(self.device)}
-        if mask is not None:
+        if mask is not None and mask.ndim == 3:
+            inputs["attention_mask"] = mask.to(self.device)[:, None]
+        elif mask is not None:
             inputs["attention_mask"] = mask.to(self.device, torch.long)
         return inputs
 

@@ -129,6 +129,7 @@ class Trainer:
         self.learner.zero_gradients()  # first of all: scoring a batch needs the memory that the old ones take
         torch.manual_seed(seed_from(recipe.seed, "step", step, self.group.rank))  # dropout: pure in (seed, step)
 
+        self.objective.before_step(step)
         batch = self.stream.batch(self.group.rank, self.group.world)
         for part in self.steering:
             batch = part.replace(batch)
@@ -139,7 +140,8 @@ class Trainer:
             batch = part.view(batch)
         problem = self._problem(batch)
         gradient = decide_gradient(problem, self.steering)
-        loss_sum, tokens = self.group.sum(problem.loss, problem.tokens)
+        counts = self.objective.counts(batch)
+        loss_sum, tokens, *sums = self.group.sum(problem.loss, problem.tokens, *counts.values())
         loss, norm = loss_sum / max(tokens, 1.0), clip_gradient(gradient, recipe.stability.clip)
 
         rate = self.set_rate(step)
@@ -154,7 +156,7 @@ class Trainer:
         self.stream.advance()
         self.step = step + 1
 
-        self.figures |= {"loss": loss, "lr": rate, "gradient_norm": norm}
+        self.figures |= {"loss": loss, "lr": rate, "gradient_norm": norm, **dict(zip(counts, sums, strict=True))}
         if verdict != "good":
             self.figures["skipped"] = verdict
         return self.figures

@@ -165,6 +165,25 @@ def measures(tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> View:
     return [tables.table(rows)]
 
 
+def finetuned(tasks: Mapping[str, Mapping[str, Any]]) -> View:
+    """`foretrain finetune`: the metrics of each task, which rate was chosen, and what the others came to."""
+    shown: list[Table | Text | str] = [*measures({name: found["metrics"] for name, found in tasks.items()})]
+    for name, found in tasks.items():
+        spread = found["metrics"]["spread"]["value"]
+        rows = [
+            {
+                "rate": f"{row['rate']:g}" + (" (chosen)" if row["rate"] == found["rate"] else ""),
+                "accuracy, items that choose": row["chosen"],
+                "accuracy, items that judge": row["accuracy"],
+            }
+            for row in found["grid"]
+        ]
+        told = f"they differ by {spread:.3f} in accuracy"
+        text = f"{name}: of {len(rows)} learning rates {found['rate']:g} was chosen; {told}"
+        shown += ["", text, tables.table(rows)]
+    return shown
+
+
 def batches(rows: Sequence[Mapping[str, Any]]) -> View:
     """`foretrain data show`: where each row comes from, and its text."""
     shown: list[Text | str] = []

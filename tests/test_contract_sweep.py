@@ -77,6 +77,11 @@ def _residual(folder: Path) -> dict[str, Any]:
     return {"plus": str(folder / "plus"), "minus": str(folder / "minus")}
 
 
+def _tagged(folder: Path) -> str:
+    items = [{"tokens": ["some", f"word{number}"], "tags": ["x", "y"]} for number in range(24)]
+    return write_items(folder / "tagged.jsonl", items)
+
+
 def _lm_eval(folder: Path) -> dict[str, Any]:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra [eval])")
     (folder / "sweep.yaml").write_text(LM_EVAL.format(items=_items(folder)))
@@ -119,6 +124,7 @@ MASKS = {
 }
 
 TEACHER = {"model": "teacher"}
+ONE_STEP = {"rates": [1e-3], "seeds": 1, "steps": 1}
 
 SHAPES = {"path": "builtin:shapes", "options": {"count": 40, "size": 16, "seed": 5}}
 
@@ -145,6 +151,9 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "value_mixture"): lambda folder: {"feedback": "problems", **VALUED},
     ("steering", "value_weighting"): lambda folder: {"feedback": "problems", **VALUED},
     ("objective", "completion_lm"): lambda folder: {"after": ": "},
+    ("objective", "phases"): lambda folder: {
+        "phases": {"first": {"objective": "causal_lm"}, "second": {"objective": "masked_lm"}}
+    },
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
     ("merge", "instruction_residual"): _residual,
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
@@ -153,7 +162,11 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("task", "completion_loss"): lambda folder: {"path": _items(folder)},
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
     ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
+    ("task", "finetune"): lambda folder: {"path": _items(folder), **ONE_STEP},
+    ("task", "finetune_tokens"): lambda folder: {"path": _tagged(folder), **ONE_STEP},
     ("task", "image_probe"): lambda folder: SHAPES,
+    ("task", "knn"): lambda folder: {"path": _items(folder)},
+    ("task", "infill_loss"): lambda folder: {"path": "builtin:biographies", "options": {"people": 4}},
     ("task", "language_mixing"): lambda folder: {
         "prompts": {"path": _items(folder)},
         "languages": {
@@ -178,6 +191,7 @@ def _with_teacher(folder: Path) -> dict[str, Any]:
 
 
 RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]] = {
+    ("objective", "phases"): {"model": {"kind": "eurobert", "layers": 2, "width": 32, "heads": 2, "context": 32}},
     ("steering", "distillation"): _with_teacher,
     ("steering", "offline_distillation"): _with_teacher,
     ("steering", "salt"): _with_teacher,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from foretrain.corpus.document import Document
 from foretrain.corpus.inputs import Input, open_path
 from foretrain.corpus.records import Reader, Report
-from foretrain.corpus.splits import Split, describe, settle, shares, side, split_key
+from foretrain.corpus.splits import Split, describe, part_position, settle, shares, side, split_key
 from foretrain.corpus.where import Where
 from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
@@ -78,6 +78,10 @@ class Source:
         reader = self._reader()
         counts = reader.report.splits
         for document, split in self._split(reader):
+            if split == "train" and not self._in_part(document):
+                reader.report.documents -= 1
+                reader.report.bytes -= len(document.text.encode())
+                continue
             counts[split] = counts.get(split, 0) + 1
             yield document, split
         for split in (name for name in self._inputs if name != "train"):
@@ -99,6 +103,8 @@ class Source:
             "invalid": domain.invalid,
             "limit": domain.limit,
         }
+        if domain.part is not None:
+            settings["part"] = domain.part
         if domain.where:  # only then, so that what was prepared before there were filters is found again
             settings["where"] = Where(domain.where).wanted
         return hash_data({"format": 1, "content": content, "settings": settings, "shares": shares(domain)})
@@ -141,6 +147,10 @@ class Source:
             return
         for document, key in chain(held, rest):
             yield document, side(key, self.domain)
+
+    def _in_part(self, document: Document) -> bool:
+        part = self.domain.part
+        return part is None or part[0] <= part_position(split_key(document, self.domain.group)) < part[1]
 
     def _keyed(self, reader: Reader, split: Split, taken: set[int]) -> Iterator[tuple[Document, int]]:
         """Documents with their split keys, without those whose key is taken."""

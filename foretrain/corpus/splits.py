@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from foretrain.corpus.document import Document
 from foretrain.errors import RequestError
-from foretrain.hashing import hash_data
+from foretrain.hashing import hash_data, seed_from
 
 if TYPE_CHECKING:
     from foretrain.recipe import Domain
@@ -41,6 +41,11 @@ def split_key(document: Document, group: str | None = None) -> int:
 def position(key: int) -> float:
     """The place of a key: uniform in [0, 1), from its first 53 bits."""
     return (key >> 75) / 2**53
+
+
+def part_position(key: int) -> float:
+    """The place of a key among the parts of a domain's training documents: uniform in [0, 1), and of its own."""
+    return (seed_from("part", f"{key:x}") >> 10) / 2**53
 
 
 def shares(domain: Domain) -> tuple[float, float]:

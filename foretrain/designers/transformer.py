@@ -11,9 +11,9 @@ from transformers import LlamaConfig, LlamaModel
 
 from foretrain.hashing import seed_from
 from foretrain.kernels.accelerate import accelerate
+from foretrain.models.attention import attention_mask, positions_within
 from foretrain.models.initialise import initialise
 from foretrain.models.presets import swiglu_width
-from foretrain.objectives.causal_lm import positions_within, same_document_causal_mask
 from foretrain.section import Count, Section
 
 LEAST = -10.0
@@ -149,7 +149,9 @@ class TransformerDesigner(nn.Module):
             read = read + self.beliefs(known[..., :2].clamp_min(LEAST) / -LEAST)
         separate: dict[str, Tensor] = {}
         if documents is not None:
-            separate["attention_mask"] = same_document_causal_mask(documents)
+            separate["attention_mask"] = attention_mask(
+                "causal", documents.shape[1], documents, device=documents.device
+            )
             separate["position_ids"] = positions_within(documents)
         hidden = self.decoder(inputs_embeds=read, use_cache=False, **separate).last_hidden_state
         # One product per candidate: a row of the embedding for each, never the whole vocabulary.

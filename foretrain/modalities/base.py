@@ -102,8 +102,8 @@ class Modality(Part):
         """What stands beside an exported model."""
 
     @abstractmethod
-    def loading(self) -> Sequence[str]:
-        """Lines of Python that load an exported model by `transformers` alone, for its card."""
+    def loading(self, model_type: str) -> Sequence[str]:
+        """Lines of Python that load an exported model of a type by `transformers` alone, for its card."""
 
     @abstractmethod
     def subject(self, model: nn.Module, tokenizer: TextTokenizer | None, context: int) -> Any:

@@ -57,6 +57,9 @@ class Image(Modality):
         if recipe.documents != "packed":
             raise RequestError(f"documents: {recipe.documents} is a setting of text; an image is always on its own.")
         for name, domain in recipe.corpus.items():
+            for setting in ("part", "metadata"):
+                if getattr(domain, setting) is not None:
+                    raise RequestError(f"corpus.{name}.{setting} is a setting of text; leave it out.")
             if domain.keep is not None:
                 raise RequestError(f"corpus.{name}.keep is a setting of text; `limit` reads fewer images.")
         config = recipe.model.config(1, {})
@@ -98,7 +101,7 @@ class Image(Modality):
     def processor(self, config: PretrainedConfig, tokenizer: TextTokenizer | None) -> ImageProcessor:
         return ImageProcessor.of(config)
 
-    def loading(self) -> Sequence[str]:
+    def loading(self, model_type: str) -> Sequence[str]:
         return (
             "from transformers import AutoImageProcessor, AutoModel",
             'model = AutoModel.from_pretrained(".", add_pooling_layer=False)',

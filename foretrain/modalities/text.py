@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 from transformers import PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.formats.base import known
@@ -19,6 +20,7 @@ from foretrain.models.base import Family
 from foretrain.parts import Facts, kinds
 from foretrain.subject import Subject
 from foretrain.tokens.prepare import Prepared, Progress, prepare
+from foretrain.tokens.reserved import with_named
 from foretrain.tokens.tokenizer import TextTokenizer, needed
 
 if TYPE_CHECKING:
@@ -57,7 +59,10 @@ class Text(Modality):
         self, recipe: Recipe, items: HeldOut, tokenizer: TextTokenizer | None, progress: Progress | None
     ) -> Prepared:
         part = recipe.tokenizer or recipe.model.default_tokenizer()
-        return prepare(recipe.corpus, part, tokenizer=tokenizer, items=items, progress=progress, seed=recipe.seed)
+        found = prepare(recipe.corpus, part, tokenizer=tokenizer, items=items, progress=progress, seed=recipe.seed)
+        names = [name for each in (recipe.objective, *recipe.steering) for name in each.special_tokens()]
+        found.tokenizer = with_named(needed(found.tokenizer), names)
+        return found
 
     def describe_overlaps(self, overlaps: Sequence[Overlap]) -> str:
         return describe_overlaps(overlaps)
@@ -76,10 +81,11 @@ class Text(Modality):
     def processor(self, config: PretrainedConfig, tokenizer: TextTokenizer | None) -> TextTokenizer:
         return needed(tokenizer)
 
-    def loading(self) -> Sequence[str]:
+    def loading(self, model_type: str) -> Sequence[str]:
+        name = "AutoModelForMaskedLM" if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "AutoModelForCausalLM"
         return (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
+            f"from transformers import {name}, AutoTokenizer",
+            f'model, tokenizer = {name}.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
         )
 
     def subject(self, model: nn.Module, tokenizer: TextTokenizer | None, context: int) -> Subject:

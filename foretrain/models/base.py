@@ -91,6 +91,17 @@ def family(config: PretrainedConfig) -> Family:
     raise RequestError(f"A model of type '{config.model_type}' is neither a causal nor a masked language model.")
 
 
+def families(config: PretrainedConfig) -> tuple[Family, ...]:
+    """The families whose objectives can train a model: its own, and for an encoder with rotary positions both of text.
+
+    Such an encoder (EuroBERT) is a decoder without its mask, and reads causally where it is given one. Those that mix
+    layers of several kinds of attention are not: a mask of every pair would undo their windows.
+    """
+    own = family(config)
+    turns = own == "encoder" and getattr(config, "rope_parameters", None) and not getattr(config, "layer_types", None)
+    return (own, "decoder") if turns else (own,)
+
+
 def patches(config: PretrainedConfig) -> int:
     """Patches of an image of the size that a vision model is made for."""
     return (int(config.image_size) // int(config.patch_size)) ** 2

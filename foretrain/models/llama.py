@@ -25,6 +25,8 @@ class Llama(Scratch):
 
     kind: Literal["llama"] = "llama"
     architecture: ClassVar[str] = "LlamaForCausalLM"
+    config_class: ClassVar[Any] = LlamaConfig
+    """Of `transformers`, for models whose configs have the same names."""
     kv_heads: Count | None = Field(None, gt=0)
     """Heads of keys and values, shared by groups of attention heads; unset: as many as heads."""
     norm_eps: Number = Field(1e-5, gt=0)
@@ -53,7 +55,7 @@ class Llama(Scratch):
 
     def shape(self, **common: Any) -> PretrainedConfig:
         size = self.size
-        return LlamaConfig(
+        config: PretrainedConfig = self.config_class(
             num_hidden_layers=size.layers,
             hidden_size=size.width,
             num_attention_heads=size.heads,
@@ -65,3 +67,4 @@ class Llama(Scratch):
             rope_parameters={"rope_type": "default", "rope_theta": self.rope_base},
             **common,
         )
+        return config

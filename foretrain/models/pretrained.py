@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from foretrain.errors import RequestError
 from foretrain.models.base import Model, family, from_config, from_folder
+from foretrain.models.encoders import as_encoder, refuse_other_blocks
 from foretrain.models.initialise import initialise
 from foretrain.models.roles import output_layer
 from foretrain.parts import Facts
@@ -42,12 +43,25 @@ class Pretrained(Model):
     """Tokens the model reads at once, up to its number of positions; unset: 1024, or fewer if it has fewer."""
     dropout: Number | None = Field(None, ge=0, lt=1)
     """Sets every dropout of the model; unset: as its config has them."""
+    encoder: bool = False
+    """Read a decoder of Llama's blocks both ways from here on, as an encoder (EuroBERT) with the same weights. For
+    masked objectives; say `new_mask: true` there, since the model has not seen a mask."""
     trust_remote_code: bool = False
     """Whether Python code that comes with the model may run."""
     facts: ClassVar[Facts] = Facts(answers="what is the network? one that exists")
 
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is newer than the first recipes and not used, so that their hashes stay the same."""
+        plain: dict[str, Any] = handler(self)
+        if not self.encoder:
+            del plain["encoder"]
+        return plain
+
     def config(self, vocabulary: int, special: dict[str, int | None]) -> PretrainedConfig:
         config = self._read_config()
+        if self.encoder:
+            config = as_encoder(config, special.get("mask"), f"model.encoder: '{self.path}'")
         if self.dropout is not None:
             for name in [name for name in config.to_dict() if _DROPOUTS.match(name)]:
                 setattr(config, name, self.dropout)
@@ -97,6 +111,8 @@ class Pretrained(Model):
                 f"The weights in '{self.path}' lack {len(missing - fresh)} parameters of its architecture ({some})."
             )
         initialise(model, seed, fresh)
+        if self.encoder:
+            refuse_other_blocks(model, from_folder(self.path, self._read_config())[0], f"model.encoder: '{self.path}'")
         return model.eval()
 
     def skeleton(self, config: PretrainedConfig) -> PreTrainedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from foretrain.parts import Part
 if TYPE_CHECKING:
     from foretrain.context import Context
     from foretrain.objectives.outputs import Outputs
+    from foretrain.tokens.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,17 @@ class Objective(Part):
 
     def setup(self, context: Context) -> None:
         """Create private state: called once, after the model is built and before a checkpoint is loaded."""
+        self.fit(context.text, context.length)
+
+    def fit(self, text: TextTokenizer | None, length: int) -> None:
+        """Take what `prepare` goes by: the tokenizer, and how many tokens the model reads at once.
+
+        A part of `setup`; called without it where batches are only looked at, and there is no model.
+        """
+
+    def members(self) -> Sequence[Objective]:
+        """The objectives that a recipe's one stands for; those that hand over to others name these."""
+        return (self,)
 
     def window(self, context_length: int) -> int:
         """How many tokens of the stream one row needs for a model that reads `context_length`."""
@@ -64,6 +76,10 @@ class Objective(Part):
     def losses(self, outputs: Outputs, batch: Batch, targets: Targets | None = None) -> Tensor:
         """Losses [rows, length] in nats, float32, differentiable; 0 where the mask is off."""
 
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """What a line of `metrics.jsonl` counts of a prepared batch (tokens of a kind); summed over ranks."""
+        return {}
+
     def modules(self) -> Iterable[nn.Module]:
         """Own modules that are trained with the model (heads); their parameters join the optimizer."""
         return ()
@@ -71,6 +87,12 @@ class Objective(Part):
     def step_kind(self, step: int) -> str:
         """The kind of step `step` (0-based) is, where kinds differ in cost; pure in (seed, step)."""
         return ""
+
+    def before_step(self, step: int) -> None:
+        """Told of each step (0-based) before its batch is prepared; steps that were skipped come here too."""
+
+    def take_over(self) -> None:
+        """Another objective hands over to it within a run; called once, before its first step."""
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from foretrain.batch import Batch
+from foretrain.models.attention import reading, refuse_deaf
 from foretrain.objectives.base import Objective, Targets
 from foretrain.objectives.outputs import Outputs, run_model
 from foretrain.parts import Facts
+
+if TYPE_CHECKING:
+    from foretrain.context import Context
 
 
 class CausalLM(Objective):
     """Causal language modelling: every token is predicted from those before it in its window.
 
-    With `documents: separate` attention and positions start anew at each document, and the first token of a document
-    is not predicted from the end of the one before it.
+    Metadata in front of documents is read and not learned. With `documents: separate` attention and positions start
+    anew at each document, and the first token of a document is not predicted from the end of the one before it. An
+    encoder with rotary positions (`eurobert`) is told to read causally while it is trained so; whoever loads it reads
+    both ways again.
     """
 
     kind: Literal["causal_lm"] = "causal_lm"
@@ -37,39 +43,24 @@ class CausalLM(Objective):
         mask = (
             batch["valid"][:, 1:].bool() if "valid" in batch else torch.ones_like(tensors["labels"], dtype=torch.bool)
         )
+        if "given" in batch:
+            mask = mask & ~batch["given"][:, 1:]
         if "segments" in batch:
             segments = batch["segments"]
             mask = mask & (segments[:, 1:] == segments[:, :-1])
             tensors["documents"] = segments[:, :-1]
         return batch.with_(**tensors, mask=mask)
 
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        refuse_deaf(context.model, "causal", f"objective '{self.kind}'")
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss tokens, where not every token is one."""
+        return {"loss_tokens": batch["mask"].sum()} if "documents" in batch or "given" in batch else {}
+
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        if "documents" not in batch:
-            return run_model(model, input_ids=batch["inputs"])
-        documents = batch["documents"]
-        return run_model(
-            model,
-            input_ids=batch["inputs"],
-            attention_mask=same_document_causal_mask(documents),
-            position_ids=positions_within(documents),
-        )
+        return run_model(model, input_ids=batch["inputs"], **reading(model, "causal", batch))
 
     def losses(self, outputs: Outputs, batch: Batch, targets: Targets | None = None) -> Tensor:
         return outputs.token_losses(batch["labels"], batch["mask"], targets)
-
-
-def same_document_causal_mask(documents: Tensor) -> Tensor:
-    """Bool [rows, 1, length, length]: a token attends to those before it (and itself) in its own document."""
-    length = documents.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    same = documents[:, :, None] == documents[:, None, :]
-    return (same & causal)[:, None]
-
-
-def positions_within(documents: Tensor) -> Tensor:
-    """Int64 [rows, length]: each token's place in its document, as far as the window shows it."""
-    length = documents.shape[1]
-    places = torch.arange(length, device=documents.device).expand_as(documents)
-    starts = torch.ones_like(documents, dtype=torch.bool)
-    starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return places - torch.where(starts, places, 0).cummax(dim=1).values

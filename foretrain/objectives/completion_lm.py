@@ -12,6 +12,7 @@ from foretrain.batch import Batch
 from foretrain.errors import RequestError
 from foretrain.objectives.causal_lm import CausalLM
 from foretrain.parts import Facts
+from foretrain.tokens.tokenizer import TextTokenizer, needed
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -37,24 +38,27 @@ class CompletionLM(CausalLM):
     _warn: Any = PrivateAttr(None)
 
     def setup(self, context: Context) -> None:
+        super().setup(context)
+        self._warn = context.warn
+
+    def fit(self, text: TextTokenizer | None, length: int) -> None:
         """Encode the marker.
 
         Raises:
             RequestError: the tokenizer marks no ends of documents.
         """
-        super().setup(context)
-        if context.tokenizer.eos is None:
+        tokenizer = needed(text)
+        if tokenizer.eos is None:
             raise RequestError(
                 "objective 'completion_lm' needs to know where a document ends, and this tokenizer has no end-of-text "
                 "token; take another."
             )
-        self._marker, self._end = context.tokenizer.encode([self.after])[0], context.tokenizer.eos
-        self._warn = context.warn
+        self._marker, self._end = tokenizer.encode([self.after])[0], tokenizer.eos
 
     def prepare(self, batch: Batch) -> Batch:
         prepared = super().prepare(batch)
         mask = prepared["mask"] & completions(batch["tokens"], self._marker, self._end)[:, 1:]
-        if not bool(mask.any()):
+        if self._warn is not None and not bool(mask.any()):
             self._warn(
                 f"objective 'completion_lm': a batch had no loss token: its windows do not show {self.after!r} (or not "
                 "as the tokens it is by itself) with something after it. Where that is every batch, nothing is learned."

@@ -52,7 +52,8 @@ class Evaluated(Protocol):
 
         Args:
             ids: int64 [rows, length], the tokens to read; with a cache, those that it doesn't hold yet.
-            mask: bool [rows, read before + length]; unset: every place holds a token.
+            mask: bool [rows, read before + length]; unset: every place holds a token. Or, without a cache, bool
+                [rows, length, length]: which tokens the token at each place reads.
             cache: what `cache()` gave; it holds these tokens too afterwards.
             places: bool [rows, length], the places whose logits are wanted; unset: all.
 

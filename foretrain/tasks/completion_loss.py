@@ -9,13 +9,12 @@ from typing import Any, ClassVar, Literal
 from foretrain.errors import RequestError
 from foretrain.parts import Facts
 from foretrain.tasks.base import Evaluated, Measured
-from foretrain.tasks.items import Item, LocalTask, Wording, load
-from foretrain.tasks.likelihood import encode_pairs, log_likelihoods
+from foretrain.tasks.items import Item, LikelihoodTask, Wording, load
 from foretrain.tasks.statistics import mean, proportion
 from foretrain.wording import wording_of
 
 
-class CompletionLoss(LocalTask):
+class CompletionLoss(LikelihoodTask):
     """Loss on completions given prompts.
 
     Metrics: `loss` (nats per token of the completions), `bits_per_byte` (the same in bits per UTF-8 byte, which models
@@ -54,8 +53,7 @@ class CompletionLoss(LocalTask):
         """See the class."""
         items = self.items()
         before = self.examples(items)
-        pairs = encode_pairs(subject.tokenizer, [(before + item.given, item.right) for item in items])
-        found = log_likelihoods(subject, pairs)
+        found = self.likelihoods(subject, [(before + item.given, item.right) for item in items])
         cut = sum(one.truncated for one in found)
         nats = [-one.log for one in found]
         # The separator's white space is predicted with the completion, so its bytes count too.

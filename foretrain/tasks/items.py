@@ -7,14 +7,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from foretrain.corpus.items import read_items
 from foretrain.corpus.where import Value, Wanted, without_unused
 from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 from foretrain.section import Count, DataPath
-from foretrain.tasks.base import Task
+from foretrain.tasks.base import Evaluated, Task
+from foretrain.tasks.likelihood import Attention, Likelihood, encode_pairs, log_likelihoods
+from foretrain.tokens.reserved import named_id
 from foretrain.wording import check_template
 
 
@@ -81,7 +89,16 @@ class LocalTask(Task):
     between: str = "\n\n"
     """Stands after each worked example."""
 
-    _without_unused = model_serializer(mode="wrap")(without_unused)
+    before: str = ""
+    """Text that stands before all else, worked examples included: a condition that the model was trained with, such
+    as `URL: example.org` and two line ends."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is newer than the first recipes and not used, so that their hashes stay the same."""
+        plain = without_unused(self, handler)
+        usual = {"before": "", "mode": None, "attention": "causal"}
+        return {key: value for key, value in plain.items() if key not in usual or value != usual[key]}
 
     @model_validator(mode="after")
     def _has_examples(self) -> LocalTask:
@@ -106,13 +123,13 @@ class LocalTask(Task):
         self.examples(self.items())
 
     def examples(self, items: Sequence[Item]) -> str:
-        """The worked examples as the text that stands before every item.
+        """The text that stands before every item: `before`, and the worked examples.
 
         Raises:
             RequestError: there are too few that aren't items themselves.
         """
         if self.shots == 0 or self.shots_path is None:
-            return ""
+            return self.before
         own = {item.text for item in items}
         found = {item.text for item in load(self.shots_path, self.make, None)} - own
         if len(found) < self.shots:
@@ -121,4 +138,23 @@ class LocalTask(Task):
                 f"{self.shots}."
             )
         chosen = sorted(found, key=lambda text: hash_data([self.shots_seed, text]))[: self.shots]
-        return "".join(text + self.between for text in chosen)
+        return self.before + "".join(text + self.between for text in chosen)
+
+
+class LikelihoodTask(LocalTask):
+    """A local task that is decided by how likely some texts are after a prompt, and how the prompt is put."""
+
+    mode: str | None = None
+    """Name of a special token that stands before the prompt, such as `S` for a model trained by `ul2`."""
+    attention: Attention = "causal"
+    """How the model reads the prompt: each token those before it, or (`prefix`) all of them in both directions, as a
+    model trained by `ul2` or `prefix_lm` does."""
+
+    def likelihoods(self, subject: Evaluated, texts: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        """The likelihood of each second text after the first.
+
+        Raises:
+            RequestError: the model was trained without the mode asked for.
+        """
+        lead = [] if self.mode is None else [named_id(subject.tokenizer, self.mode)]
+        return log_likelihoods(subject, encode_pairs(subject.tokenizer, texts), lead, self.attention)

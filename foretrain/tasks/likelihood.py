@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from foretrain.errors import RequestError
+from foretrain.objectives._spans import prefix_mask
 from foretrain.tasks.base import Evaluated
 from foretrain.tokens.tokenizer import TextTokenizer
+
+Attention = Literal["causal", "prefix"]
 
 LOGITS = 1 << 26
 """Most logits made at once (256 MiB as float32), unless a single row needs more."""
@@ -94,31 +98,39 @@ def encode_pairs(tokenizer: TextTokenizer, texts: Sequence[tuple[str, str]]) -> 
     return pairs
 
 
-def log_likelihoods(subject: Evaluated, pairs: Sequence[Pair]) -> list[Likelihood]:
+def log_likelihoods(
+    subject: Evaluated, pairs: Sequence[Pair], lead: Sequence[int] = (), attention: Attention = "causal"
+) -> list[Likelihood]:
     """The likelihood of each completion after its prompt.
 
     A prompt too long for the context loses its beginning. A completion longer than the context is read in stretches of
     half a context, each after the half that precedes it, so that all its tokens count.
 
+    Args:
+        subject: a decoder.
+        pairs: prompts and completions.
+        lead: ids that stand before all that is read, and are never lost (a mode token).
+        attention: `prefix`: tokens before the completion read one another in both directions, as a model trained with
+            such prefixes does; `causal`: each reads those before it.
+
     Raises:
         RequestError: the subject is an encoder.
     """
-    if not subject.causal:
-        raise RequestError(
-            "Likelihoods of completions need a decoder, but this model is an encoder; linear_probe evaluates encoders."
-        )
-    windows = [(number, *window) for number, pair in enumerate(pairs) for window in _windows(pair, subject.context)]
+    room = subject.context - len(lead)
+    rows, owners = [], []
+    for number, pair in enumerate(pairs):
+        for ids, wanted in _windows(pair, room):
+            before = len(lead) + len(ids) - wanted
+            places = range(before, before + wanted)
+            rows.append(Row([*lead, *ids], places, before if attention == "prefix" else 0))
+            owners.append(number)
     logs = [0.0] * len(pairs)
     hits = [0] * len(pairs)
-    sizes = [(len(ids) - 1, wanted) for _, ids, wanted in windows]
-    for chosen in batches(sizes, subject.batch_tokens, max(1, LOGITS // subject.tokenizer.vocabulary)):
-        batch = [windows[i] for i in chosen]
-        found = _score(subject, [ids for _, ids, _ in batch], [wanted for _, _, wanted in batch])
-        for (number, _, _), (log, right) in zip(batch, found, strict=True):
-            logs[number] += log
-            hits[number] += right
+    for number, (log, right) in zip(owners, score_rows(subject, rows), strict=True):
+        logs[number] += log
+        hits[number] += right
     return [
-        Likelihood(log, len(pair.completion), hit, len(pair.prompt) + len(pair.completion) > subject.context + 1)
+        Likelihood(log, len(pair.completion), hit, len(pair.prompt) + len(pair.completion) > room + 1)
         for log, hit, pair in zip(logs, hits, pairs, strict=True)
     ]
 
@@ -157,22 +169,55 @@ def batches(sizes: Sequence[tuple[int, int]], tokens: int, places: int = LOGITS)
         yield batch
 
 
-def _score(subject: Evaluated, rows: Sequence[list[int]], wanted: Sequence[int]) -> list[tuple[float, int]]:
-    """Log-likelihood of the last `wanted` ids of each row, and how many of them are the most likely ones."""
-    ids, mask = pad_right([row[:-1] for row in rows])
-    lengths = mask.sum(1, keepdim=True)
-    places = mask & (torch.arange(mask.shape[1]) >= lengths - torch.tensor(wanted)[:, None])
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Ids to be read at once, some of which are scored.
+
+    Attributes:
+        ids: at most one more than the context: the last is only predicted.
+        scored: their places in `ids`, rising, none of them the first.
+        prefix: so many tokens at the beginning read one another in both directions.
+    """
+
+    ids: Sequence[int]
+    scored: Sequence[int]
+    prefix: int = 0
+
+
+def score_rows(subject: Evaluated, rows: Sequence[Row]) -> list[tuple[float, int]]:
+    """Log-likelihood of the scored ids of each row, and how many of them are the most likely ones.
+
+    Raises:
+        RequestError: the subject is an encoder.
+    """
+    if not subject.causal:
+        raise RequestError(
+            "Likelihoods of completions need a decoder, but this model is an encoder; linear_probe evaluates encoders."
+        )
+    found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
+    sizes = [(len(row.ids) - 1, len(row.scored)) for row in rows]
+    for chosen in batches(sizes, subject.batch_tokens, max(1, LOGITS // subject.tokenizer.vocabulary)):
+        for number, scored in zip(chosen, _score(subject, [rows[i] for i in chosen]), strict=True):
+            found[number] = scored
+    return found
+
+
+def _score(subject: Evaluated, rows: Sequence[Row]) -> list[tuple[float, int]]:
+    ids, mask = pad_right([row.ids[:-1] for row in rows])
+    places = torch.zeros_like(mask)
+    for number, row in enumerate(rows):
+        places[number, torch.tensor(row.scored) - 1] = True
+    if any(row.prefix > 1 for row in rows):
+        mask = prefix_mask(torch.tensor([row.prefix for row in rows]), ids.shape[1])[:, 0]
     logits = subject.logits(ids, mask, places=places)
-    labels = torch.tensor(
-        [token for row, n in zip(rows, wanted, strict=True) for token in row[-n:]], device=logits.device
-    )
+    labels = torch.tensor([row.ids[place] for row in rows for place in row.scored], device=logits.device)
     logs, hits = [], []
     # Piece by piece: the softmax of all places at once would double what the logits take.
     for piece, label in zip(logits.split(256), labels.split(256), strict=True):
         logs.append(piece.gather(1, label[:, None])[:, 0] - piece.logsumexp(1))
         hits.append(piece.argmax(1) == label)
-    sums = [
+    wanted = [len(row.scored) for row in rows]
+    return [
         (float(log.double().sum()), int(hit.sum()))
-        for log, hit in zip(torch.cat(logs).split(list(wanted)), torch.cat(hits).split(list(wanted)), strict=True)
+        for log, hit in zip(torch.cat(logs).split(wanted), torch.cat(hits).split(wanted), strict=True)
     ]
-    return sums

@@ -13,8 +13,7 @@ from scipy.special import logsumexp
 from foretrain.errors import RequestError
 from foretrain.parts import Facts
 from foretrain.tasks.base import Evaluated, Measured
-from foretrain.tasks.items import Item, LocalTask, Wording, load
-from foretrain.tasks.likelihood import encode_pairs, log_likelihoods
+from foretrain.tasks.items import Item, LikelihoodTask, Wording, load
 from foretrain.tasks.statistics import mean, proportion
 from foretrain.wording import as_text, fill, look_up, wording_of
 
@@ -27,7 +26,7 @@ class Question(Item):
     answer: int
 
 
-class MultipleChoice(LocalTask):
+class MultipleChoice(LikelihoodTask):
     """Ranks the choices of each item by their log-likelihood after the prompt.
 
     Metrics: `accuracy` (the sum over the choice's tokens decides), `accuracy_norm` (the sum per UTF-8 byte of the
@@ -78,7 +77,7 @@ class MultipleChoice(LocalTask):
         items = self.items()
         before = self.examples(items)
         texts = [(before + item.given, choice) for item in items for choice in item.choices]
-        found = log_likelihoods(subject, encode_pairs(subject.tokenizer, texts))
+        found = self.likelihoods(subject, texts)
         logs = np.array([one.log for one in found])
         tokens = np.array([one.tokens for one in found])
         sizes = np.array([len(choice.encode()) for _, choice in texts])

@@ -26,10 +26,11 @@ class Arranged(Ring):
         self.base = base
         ends, byte_ends = base.document_ends()
         sizes = np.diff(ends, prepend=0)
+        self._byte_ends = np.cumsum(np.diff(byte_ends, prepend=0)[documents])
         self._begins = (ends - sizes)[documents]
         self._ends = np.cumsum(sizes[documents])
         self.tokens, self.documents = int(self._ends[-1]), len(documents)
-        self.bytes = int(np.diff(byte_ends, prepend=0)[documents].sum())
+        self.bytes = int(self._byte_ends[-1])
         self.hash = hash_data([base.hash, hash_bytes(documents.astype("<i8").tobytes())])
 
     def __repr__(self) -> str:
@@ -61,6 +62,19 @@ class Arranged(Ring):
         """How many documents ended before each place, counted on around the ring."""
         rounds, places = np.divmod(places, self.tokens)
         return rounds * self.documents + np.searchsorted(self._ends, places, "right")
+
+    def document_ends(self) -> tuple[Ints, Ints]:
+        return self._ends, self._byte_ends
+
+    def given(self, starts: Ints, length: int) -> NDArray[np.bool_] | None:
+        out = np.zeros((len(starts), length), np.bool_)
+        for row, start in enumerate(starts.tolist()):
+            for done, place, count in self._parts(start, length):
+                found = self.base.given(np.array([place]), count)
+                if found is None:
+                    return None
+                out[row, done : done + count] = found[0]
+        return out
 
     def names(self, start: int, length: int) -> list[str]:
         return [self.base.names(place, 1)[0] for _, place, _ in self._parts(start, length)]

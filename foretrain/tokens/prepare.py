@@ -42,6 +42,10 @@ from foretrain.tokens.tokenizers.base import Tokenizer
 Progress = Callable[[int, str], None]
 """`progress(tokens, domain)`: tokens made so far, over all domains, and the domain at work."""
 
+GIVEN = "train-given.npy"
+"""How many tokens of each training document stand in front of its text, in folders of domains with `metadata`."""
+_KNOWN = 1 << 16
+
 SPLITS: tuple[Split, ...] = ("train", "steer", "validation")
 
 
@@ -204,29 +208,59 @@ class _Work:
     progress: Progress | None
     done: int
     found: list[Overlap] | None = None
+    _known: dict[str, list[int]] = field(default_factory=dict)
 
     def tokens(self) -> Path:
         """The folder of the domain's shards."""
-        key = hash_data({"format": FORMAT, "documents": self.fingerprint, "tokenizer": self.tokenizer.hash})
+        content = {"format": FORMAT, "documents": self.fingerprint, "tokenizer": self.tokenizer.hash}
+        if self.source.domain.metadata is not None:
+            content["metadata"] = self.source.domain.metadata.model_dump(mode="json")
+        key = hash_data(content)
         return made_once(self.cache / "tokens" / key, self._tokenize)
 
     def _tokenize(self, folder: Path) -> None:
         found: list[Overlap] = []
         writers = {split: SetWriter(folder, split, self.tokenizer.vocabulary) for split in SPLITS}
-        pairs = (((document.id, split), document.text) for document, split in self._checked(found))
+        pairs = (((document, split), document.text) for document, split in self._checked(found))
+        given: list[int] = []
+        end = self.tokenizer.eos
+        assert end is not None  # `prepare` refuses others
         try:
             for encoded in encode_all(self.tokenizer, pairs):
-                identifier, split = encoded.item
-                encoded.ids.append(self.tokenizer.eos)  # type: ignore[arg-type]
-                writers[split].append(encoded.ids, encoded.bytes, identifier)
-                self._tell(len(encoded.ids))
+                document, split = encoded.item
+                before = self._given(document) if split == "train" else []
+                ids = [*before, *encoded.ids, end]
+                writers[split].append(ids, encoded.bytes, document.id)
+                self._tell(len(ids))
+                if split == "train":
+                    given.append(len(before))
             for writer in writers.values():
                 writer.finish()
         finally:
             for writer in writers.values():
                 writer.abort()
+        if self.source.domain.metadata is not None:
+            np.save(folder / GIVEN, np.array(given, np.int32))
         self.found = found if self.index is not None else None
         write_json(folder / "manifest.json", self._manifest(writers))
+
+    def _given(self, document: Document) -> list[int]:
+        """The ids that stand in front of a training document."""
+        annotation = self.source.domain.metadata
+        if annotation is None:
+            return []
+        try:
+            return self._encoded(annotation.text(document))
+        except RequestError as error:
+            raise RequestError(f"corpus.{self.name}.metadata: {error}") from error
+
+    def _encoded(self, text: str) -> list[int]:
+        """The ids of a text in front; many documents have the same one."""
+        if text not in self._known:
+            if len(self._known) > _KNOWN:
+                self._known.clear()
+            self._known[text] = self.tokenizer.encode([text])[0]
+        return self._known[text]
 
     def _manifest(self, writers: Mapping[Split, SetWriter]) -> dict[str, Any]:
         report = self.source.report
@@ -280,7 +314,8 @@ def _open(folder: Path, manifest: Mapping[str, Any]) -> dict[Split, TokenSet]:
     for split in SPLITS:
         counts = manifest["splits"][split]
         if counts["shards"]:
-            found = sets[split] = TokenSet([folder / name for name in counts["shards"]])
+            given = folder / GIVEN if split == "train" and (folder / GIVEN).is_file() else None
+            found = sets[split] = TokenSet([folder / name for name in counts["shards"]], given)
             if (found.tokens, found.documents) != (counts["tokens"], counts["documents"]):
                 raise CorruptFile(
                     f"{folder} holds {found.tokens} {split} tokens where {counts['tokens']} were written. Delete that "

@@ -37,6 +37,14 @@ class Ring(ABC):
         """Number of the document within its window of every token, int32 [starts, length]; each row starts at 0."""
 
     @abstractmethod
+    def document_ends(self) -> tuple[Ints, Ints]:
+        """Where each document ends in the ring, and the bytes of text up to and with it; int64 [documents] both."""
+
+    def given(self, starts: Ints, length: int) -> NDArray[np.bool_] | None:
+        """Which tokens are given and not to be learned (metadata), bool [starts, length]; None where none ever is."""
+        return None
+
+    @abstractmethod
     def names(self, start: int, length: int) -> list[str]:
         """Names (source ids) of the documents that a stretch of tokens touches, in order."""
 
@@ -45,8 +53,14 @@ class Ring(ABC):
         return self.gather(np.array([start]), length)[0]
 
     def gathered(self, starts: Ints, length: int, segments: bool = False) -> dict[str, Tensor]:
-        """Windows from each start as a batch's rows: `tokens` int64 and, if asked, `segments` int32 [rows, length]."""
+        """Windows from each start as a batch's rows: `tokens` int64 and, if asked, `segments` int32 [rows, length].
+
+        Where documents have metadata in front, also `given` bool [rows, length].
+        """
         tensors = {"tokens": torch.from_numpy(self.gather(starts, length))}
+        given = self.given(starts, length)
+        if given is not None:
+            tensors["given"] = torch.from_numpy(given)
         return {**tensors, "segments": torch.from_numpy(self.segments(starts, length))} if segments else tensors
 
     def restated(self, loss: float) -> dict[str, float]:

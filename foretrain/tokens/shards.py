@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from foretrain.hashing import hash_data
+from foretrain.errors import CorruptFile
+from foretrain.hashing import hash_bytes, hash_data
 from foretrain.tokens.ring import Ring
 from foretrain.tokens.shard_file import Shard, ShardWriter
 
@@ -20,6 +22,20 @@ SHARD_TOKENS = 1 << 30
 """Tokens after which a new shard is begun (2 or 4 GiB)."""
 
 Ints = NDArray[np.int64]
+
+
+def _load_given(path: Path, documents: int) -> Ints:
+    try:
+        given: Ints = np.load(path, allow_pickle=False).astype(np.int64)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path) from error
+    if given.shape != (documents,) or (given < 0).any():
+        raise _damaged(path)
+    return given
+
+
+def _damaged(path: Path) -> CorruptFile:
+    return CorruptFile(f"{path} is damaged. Delete its folder; the next run makes it again from the corpus.")
 
 
 class SetWriter:
@@ -90,18 +106,24 @@ class TokenSet(Ring):
         bytes: UTF-8 bytes of the documents' text.
         hash: of its content.
 
+    Args:
+        paths: its shards, in order.
+        given: the file with the number of tokens of each document that are given and not to be learned.
+
     Raises:
         CorruptFile: when opened or read, if a shard is not what was written; names it and what to do.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], given: Path | None = None) -> None:
         self.paths = list(paths)
         self._shards = [Shard(path) for path in paths]
         self._firsts = [0, *accumulate(shard.tokens for shard in self._shards)]
         self.tokens = self._firsts.pop()
         self.documents = sum(shard.documents for shard in self._shards)
         self.bytes = sum(shard.bytes for shard in self._shards)
-        self.hash = hash_data([shard.hash for shard in self._shards])
+        hashes = [shard.hash for shard in self._shards]
+        self._given = None if given is None else _load_given(given, self.documents)
+        self.hash = hash_data(hashes if self._given is None else [*hashes, hash_bytes(self._given.tobytes())])
 
     def __repr__(self) -> str:
         return f"TokenSet({self.documents} documents, {self.tokens} tokens, {len(self.paths)} shards)"
@@ -142,6 +164,20 @@ class TokenSet(Ring):
         ends = [shard.ends + first for shard, first in zip(self._shards, self._firsts, strict=True)]
         byte_ends = [shard.byte_ends + first for shard, first in zip(self._shards, before, strict=True)]
         return np.concatenate(ends).astype(np.int64), np.concatenate(byte_ends).astype(np.int64)
+
+    def given(self, starts: Ints, length: int) -> NDArray[np.bool_] | None:
+        """Which tokens are given and not to be learned, bool [starts, length]; None where none ever is."""
+        if self._given is None:
+            return None
+        ends = self._ends
+        places = (starts[:, None] + np.arange(length)) % self.tokens
+        numbers = np.searchsorted(ends, places, "right")
+        begins = np.where(numbers > 0, ends[numbers - 1], 0)
+        return places - begins < self._given[numbers]
+
+    @cached_property
+    def _ends(self) -> Ints:
+        return self.document_ends()[0]
 
     def names(self, start: int, length: int) -> list[str]:
         """Names (source ids) of the documents that a stretch of tokens touches, in order."""

@@ -174,7 +174,8 @@ class Stream:
 
         What the sets give, for text `tokens` int64 [rows, window]; `domain` int64 [rows]; `start` int64 [rows]: the
         place in its set of the row's first token, as the stream read it; where asked for, `segments` int32
-        [rows, window]: the number of the document within the window.
+        [rows, window]: the number of the document within the window; where a domain has metadata, `given` bool [rows,
+        window]: tokens that are read and not learned.
         """
         positions, domains, starts = self._places(rank, world)
         tensors = self._read(domains, starts)
@@ -189,7 +190,8 @@ class Stream:
             found = self.sets[self.domains[number]].gathered(starts[rows.numpy()], self.window, self.segments)
             for name, values in found.items():
                 if name not in tensors:
-                    tensors[name] = values.new_empty((len(starts), *values.shape[1:]))
+                    # Zeros are what a domain without such a tensor means by it: `given`, where one has metadata.
+                    tensors[name] = values.new_zeros((len(starts), *values.shape[1:]))
                 tensors[name][rows] = values
         return {**tensors, "domain": torch.from_numpy(domains), "start": torch.from_numpy(starts)}
 

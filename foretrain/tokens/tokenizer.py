@@ -14,6 +14,8 @@ from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 
 ROLES = ("eos", "bos", "pad", "mask")
+NAMED = "named_tokens"
+"""Where `tokenizer_config.json` keeps the ids of reserved tokens that have been given names (`reserved.py`)."""
 
 
 class TextTokenizer:
@@ -54,6 +56,16 @@ class TextTokenizer:
     def mask(self) -> int | None:
         """Id that hides a token from a masked language model."""
         return self._role("mask")
+
+    @property
+    def special(self) -> list[int]:
+        """Ids that stand for no text: reserved ones, ends, padding, the mask."""
+        return sorted(number for number, token in self.fast.added_tokens_decoder.items() if token.special)
+
+    @property
+    def named(self) -> dict[str, int]:
+        """Ids of the reserved tokens that parts have asked for, by name (`reserved.with_named`)."""
+        return dict(self.fast.init_kwargs.get(NAMED) or {})
 
     def _role(self, role: str) -> int | None:
         found = getattr(self.fast, f"{role}_token_id")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from foretrain.errors import RequestError
 from foretrain.models.base import Model, family
 from foretrain.models.bert import Bert
+from foretrain.models.eurobert import EuroBert
 from foretrain.models.gpt2 import Gpt2
 from foretrain.models.initialise import initialise
 from foretrain.models.llama import Llama
@@ -22,7 +23,7 @@ from foretrain.models.size import count_parameters
 from foretrain.parts import kinds
 from foretrain.section import problems
 
-KINDS: list[type[Scratch]] = [Llama, Gpt2, Bert]
+KINDS: list[type[Scratch]] = [Llama, Gpt2, Bert, EuroBert]
 SPECIAL = {"bos": 0, "eos": 0, "pad": 1, "mask": 2}
 
 
@@ -130,7 +131,7 @@ def test_build_runs_trains_and_reloads(kind: type[Scratch], tied: bool, tmp_path
     # transformers keeps a second bias of the logits in an untied BERT that nothing reads.
     assert idle <= {"cls.predictions.bias"}
     model.save_pretrained(tmp_path)
-    auto = AutoModelForMaskedLM if kind is Bert else AutoModelForCausalLM
+    auto = AutoModelForMaskedLM if kind in (Bert, EuroBert) else AutoModelForCausalLM
     again = auto.from_pretrained(tmp_path).eval()
     assert torch.equal(again(input_ids=ids).logits, logits)
 
@@ -151,8 +152,8 @@ def test_bert_reads_both_ways_and_decoders_do_not() -> None:
         part = small(kind)
         model = part.build(part.config(80, SPECIAL), 0)
         moved = (model(input_ids=ids).logits - model(input_ids=other).logits)[0, 0].abs().max()
-        assert (moved > 0) == (kind is Bert)
-        assert family(model.config) == ("encoder" if kind is Bert else "decoder")
+        assert (moved > 0) == (kind in (Bert, EuroBert))
+        assert family(model.config) == ("encoder" if kind in (Bert, EuroBert) else "decoder")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from foretrain.batch import Batch
+from foretrain.models.attention import attention_mask, positions_within
 from foretrain.objectives.base import Targets
-from foretrain.objectives.causal_lm import CausalLM, positions_within, same_document_causal_mask
+from foretrain.objectives.causal_lm import CausalLM
 from tests.tasks.subjects import write_items
 from tests.tiny import CONTEXT, tiny_trainer
 
@@ -46,7 +47,7 @@ def test_the_first_token_of_a_document_is_not_predicted_from_the_one_before() ->
 
 
 def test_attention_and_positions_start_anew_at_each_document() -> None:
-    mask = same_document_causal_mask(DOCUMENTS)
+    mask = attention_mask("causal", 6, DOCUMENTS)
     assert mask.shape == (2, 1, 6, 6)
     for row in range(2):
         for i in range(6):

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text."""
     return tuple(text.split())
 
 
-FIRST = _words(
+FIRST = words(
     """
     Ada Boris Carmen Dmitri Elena Farid Greta Hugo Ines Jonas Kira Leon Mara Nadia Oscar Petra Quentin Rosa Stefan
     Tara Umar Vera Walter Xenia Yusuf Zora Anton Bianca Cyrus Dora Emil Fiona Gideon Hanna Ivan Judith Karim Lydia
     Marco Nora
     """
 )
-MIDDLE = _words(
+MIDDLE = words(
     """
     Abel Blythe Clare Dale Elm Faye Grey Holt Iris Jude Kent Lane Merle Neal Oak Paige Quinn Reed Sage Tate Uri Vale
     Wynn York Zane
     """
 )
-LAST = _words(
+LAST = words(
     """
     Abbott Barlow Castell Dunmore Eastman Fairley Galloway Harding Ivers Jessup Kendrick Lockwood Mercer Norwood
     Oakley Prescott Quimby Radcliffe Sandoval Thackeray Underhill Vickers Wakefield Yardley Zimmer Ashdown Bramwell
@@ -28,36 +29,36 @@ LAST = _words(
     Pemberton Ramsey Sheridan Templeton Upton Vaughn Whitlock Ackerman Beckett Crawley
     """
 )
-CITIES = _words(
+CITIES = words(
     """
     Avonlea Brackwater Calder Dunholm Eastmere Fallow Glenrock Harrow Inverness Juniper Kestrel Larkspur Midvale
     Newhaven Orchard Pinecrest Quarry Riverton Silverton Thornbury
     """
 )
-UNIVERSITIES = _words(
+UNIVERSITIES = words(
     """
     Aldergate Birchwood Cresthaven Dartmoor Elmbridge Foxglove Greystone Hollybrook Ironwood Jasperfield Kingsbridge
     Lindenhall Marlowe Northgate Oakmont Primrose Queensbury Ravenmoor Stonebridge Thistledown
     """
 )
-MAJORS = _words(
+MAJORS = words(
     """
     Astronomy Biology Chemistry Drama Economics Forestry Geology History Linguistics Mathematics
     """
 )
-COMPANIES = _words(
+COMPANIES = words(
     """
     Acmetron Bluepeak Coralis Dynavolt Everline Fluxworks Gravitas Helixor Inkwell Jetstream Kiteworks Lumena
     Microvale Nimbus Octavia Pixelon Quantica Redstone Solaris Terranova
     """
 )
-THINGS = _words(
+THINGS = words(
     """
     apples pears plums lemons marbles stickers pencils shells coins stamps buttons postcards cookies muffins walnuts
     peaches ribbons candles tickets crayons badges beads acorns tulips
     """
 )
-NUMBERS = _words(
+NUMBERS = words(
     """
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty

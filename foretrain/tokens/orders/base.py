@@ -24,6 +24,8 @@ class DocumentOrder(Part):
     axis: ClassVar[str] = "order"
     limits: ClassVar[bool] = False
     """Whether a limit of distinct tokens (`unique`), which draws windows, leaves it the order that it is."""
+    covers: ClassVar[bool] = True
+    """Whether an epoch reads every token but a rest that is shorter than a window."""
     by_score: ClassVar[bool] = False
     """Whether it needs a score of each document."""
 
