@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -81,9 +83,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, build: Callable[..., Tensor], x: Tensor, bias: Tensor | None, *numbers: Tensor) -> Tensor:
-        kind = x.device.type
-        ctx.build, ctx.has_bias = build, bias is not None
-        ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        ctx.build, ctx.has_bias, ctx.autocast = build, bias is not None, _autocast(x.device.type)
         ctx.save_for_backward(x, *numbers)
         return F.linear(x, build(*numbers), bias)
 
@@ -95,8 +95,7 @@ class _Product(torch.autograd.Function):
         again = torch.is_grad_enabled()  # the gradient will be differentiated in its turn
         dx = db = None
         found: list[Tensor | None] = [None] * len(numbers)
-        kind, dtype, enabled = ctx.autocast
-        with torch.autocast(kind, dtype=dtype, enabled=enabled):
+        with ctx.autocast():
             if not again:
                 numbers = [n.detach().requires_grad_(need) for n, need in zip(numbers, needs, strict=True)]
             with torch.enable_grad():
@@ -112,6 +111,13 @@ class _Product(torch.autograd.Function):
                 made = iter(torch.autograd.grad(weight, wanted, dw.to(weight.dtype), create_graph=again))
                 found = [next(made) if need else None for need in needs]
         return None, None if dx is None else dx.to(x.dtype), db, *found
+
+
+def _autocast(kind: str) -> Callable[[], AbstractContextManager[Any]]:
+    """What makes the autocast of a forward pass anew in its backward pass, which torch runs without."""
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext
+    return partial(torch.autocast, kind, dtype=torch.get_autocast_dtype(kind))
 
 
 @torch.compiler.disable
