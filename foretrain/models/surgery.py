@@ -53,8 +53,7 @@ class RebuiltLinear(nn.Module):
     def build(self, *numbers: Tensor) -> Tensor:
         """The weight, [out, in]."""
 
-    @property
-    def weight(self) -> Tensor:
+    def dense(self) -> Tensor:
         """The weight that the numbers make now, [out, in]."""
         return self.build(*self.numbers())
 
@@ -64,7 +63,7 @@ class RebuiltLinear(nn.Module):
     @torch.no_grad()
     def plain(self) -> nn.Module:
         """A plain layer that computes the same."""
-        weight = self.weight.detach()
+        weight = self.dense()
         has_bias = self.bias is not None
         layer: Any
         with torch.device("meta"):

@@ -65,6 +65,7 @@ class SPDF(Parametrization):
     _context: Context | None = PrivateAttr(None)
     _released: bool = PrivateAttr(False)
     _unspent: int = PrivateAttr(0)
+    _spared: int = PrivateAttr(0)
 
     @model_validator(mode="after")
     def _one_release(self) -> Self:
@@ -80,6 +81,9 @@ class SPDF(Parametrization):
 
     def setup(self, context: Context) -> None:
         self._context = context
+        tokens = context.recipe.batch.tokens // context.length * context.length
+        off = sum(layer.mask.numel() - int(layer.mask.sum()) for layer in self._layers().values())
+        self._spared = 6 * tokens * off  # 2 FLOPs forward and 4 backward per token and entry
         stages = [period.name for period in context.timeline.stages if context.timeline.staged]
         if self.stage is not None and self.stage not in stages:
             raise RequestError(f"parametrization.stage: {unknown_name('stage', self.stage, stages)}")
@@ -93,11 +97,7 @@ class SPDF(Parametrization):
                 for layer in self._layers().values():
                     layer.mask.fill_(True)
                 forget(optimizer)
-        if not self._released and self._context is not None:
-            context = self._context
-            tokens = context.recipe.batch.tokens // context.length * context.length
-            off = sum(layer.mask.numel() - int(layer.mask.sum()) for layer in self._layers().values())
-            self._unspent += 6 * tokens * off  # 2 FLOPs forward and 4 backward per token and entry
+        self._unspent += 0 if self._released else self._spared
 
     def rate(self, step: int) -> float:
         first = self._first_dense()
@@ -112,7 +112,7 @@ class SPDF(Parametrization):
             return
         masters = self._context.weights
         for path, layer in self._layers().items():
-            weight = masters[f"{path}.original"]
+            weight = masters[f"{path}.weight"]
             weight.mul_(like(layer.mask, weight))
 
     def unspent(self) -> int:
@@ -140,30 +140,30 @@ class SPDF(Parametrization):
 
 
 class MaskedLinear(RebuiltLinear):
-    """A linear layer of `SPDF`: parameter `original`, as the plain layer stores it; buffer `mask`, bool, of its shape."""
+    """A linear layer of `SPDF`: parameter `weight`, as the plain layer stores it; buffer `mask`, bool, of its shape."""
 
     mask: Tensor
 
     def __init__(self, layer: nn.Module, sparsity: float, rescale: bool, seed: int) -> None:
         super().__init__(layer)
-        original = layer.weight
-        assert isinstance(original, nn.Parameter)
-        self.original = original
-        kept = original.numel() - round(sparsity * original.numel())
-        mask = drawn(original.shape, original, lambda made: _mask(made, kept, seed), torch.bool)
+        weight = layer.weight
+        assert isinstance(weight, nn.Parameter)
+        self.weight = weight
+        kept = weight.numel() - round(sparsity * weight.numel())
+        mask = drawn(weight.shape, weight, lambda made: _mask(made, kept, seed), torch.bool)
         self.register_buffer("mask", mask)
         with torch.no_grad():
-            original.mul_(mask)
+            weight.mul_(mask)
             if rescale:
-                original.div_(math.sqrt(1 - sparsity))
+                weight.div_(math.sqrt(1 - sparsity))
 
     def numbers(self) -> tuple[Tensor, ...]:
-        return self.original, self.mask
+        return self.weight, self.mask
 
     def build(self, *numbers: Tensor) -> Tensor:
-        original, mask = numbers
-        weight = original * mask
-        return weight.T if self.transposed else weight
+        weight, mask = numbers
+        masked = weight * mask
+        return masked.T if self.transposed else masked
 
 
 def _mask(made: Tensor, kept: int, seed: int) -> None:
