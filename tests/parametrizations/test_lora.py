@@ -82,11 +82,11 @@ def test_a_resumed_run_with_dropout_is_the_same() -> None:
     structure, tensors = encode(first.state_dict())
     second.load_state_dict(decode(structure, {name: tensor.clone() for name, tensor in tensors.items()}))
     assert found + [second.counted_step()[0] for _ in range(3)] == expected
-    assert expected != [line for line in (trainer_of().counted_step()[0] for _ in range(1))] * 6
+    assert expected[1]["loss"] != [trainer.counted_step()[0] for trainer in [trainer_of()] for _ in range(2)][1]["loss"]
 
 
-def test_value_and_muon_take_adapters_for_what_they_stand_in() -> None:
-    trainer = trainer_of(optimizer={"kind": "muon", "lr": 0.02}, distributed="replicate")
+def test_muon_takes_adapters_for_matrices() -> None:
+    trainer = trainer_of(optimizer={"kind": "muon", "lr": 0.02})
     assert [group["name"] for group in trainer.optimizer.param_groups] == ["muon"]
     losses = [trainer.counted_step()[0]["loss"] for _ in range(6)]
     assert losses[-1] < losses[0]
