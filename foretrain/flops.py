@@ -184,7 +184,8 @@ def trained_step(plain: PreTrainedModel, trained: nn.Module, rows: int, length: 
     Args:
         plain: the model or its skeleton.
         trained: a skeleton of it that `Parametrization.apply` returned.
-        rows, length: as for `analytic`.
+        rows: windows, or images.
+        length: tokens per window, or patches per image.
     """
     total = analytic_step(plain, rows, length)
     whole = rows * (length + _own_tokens(plain))

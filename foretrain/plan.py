@@ -136,7 +136,7 @@ class Plan:
 
     @cached_property
     def flops_per_step(self) -> int:
-        """FLOPs of a step without steering, from shapes alone (forward and backward; the rest is counted as it runs)."""
+        """FLOPs of a step from shapes alone (forward and backward; steering is counted when it runs)."""
         return flops.trained_step(self.skeleton, self.trained, self.rows, self.context)
 
     @cached_property

@@ -187,10 +187,11 @@ def restore(model: N) -> N:
     return model
 
 
-def drawn(shape: Sequence[int], like: Tensor, draw: Callable[[Tensor], Any], dtype: torch.dtype | None = None) -> Tensor:
+def drawn(
+    shape: Sequence[int], like: Tensor, draw: Callable[[Tensor], Any], dtype: torch.dtype | None = None
+) -> Tensor:
     """A tensor of some shape beside another, filled by `draw`; of a skeleton only the shape."""
     made = torch.empty(tuple(shape), dtype=dtype or like.dtype, device=like.device)
     if not made.is_meta:
         draw(made)
     return made
-

@@ -32,7 +32,8 @@ class LowRank(Parametrization):
     targets: str = "matrices"
     """Which of the linear layers inside the blocks: `matrices` (all), `last:2`, `re:(q|v)_proj`; joined by `+`."""
     facts: ClassVar[Facts] = Facts(
-        paper="Scalable Parameter and Memory Efficient Pretraining for LLM: Recent Algorithmic Advances and Benchmarking",
+        paper="Scalable Parameter and Memory Efficient Pretraining for LLM: Recent Algorithmic Advances and "
+        "Benchmarking",
         arxiv="2505.22922",
         year=2025,
         answers="which numbers are trained? two thin factors of every weight",

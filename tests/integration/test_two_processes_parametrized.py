@@ -26,7 +26,9 @@ def _run(folder: Path, kind: str, processes: int, **changes: Any) -> tuple[list[
     optimizer = {"lr": 0.01}
     data = tiny_data(budget={"steps": STEPS}, parametrization=PARTS[kind], optimizer=optimizer, **changes)
     lines = lines_of_run(folder, data, processes)
-    return [line["loss"] for line in lines if "loss" in line], AutoModelForCausalLM.from_pretrained(folder / "run/model")
+    return [line["loss"] for line in lines if "loss" in line], AutoModelForCausalLM.from_pretrained(
+        folder / "run/model"
+    )
 
 
 @pytest.fixture(

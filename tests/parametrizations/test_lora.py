@@ -132,7 +132,7 @@ def test_exports_carry_the_adapter(run: RunDirectory, tmp_path: Path) -> None:
 def test_targets_that_are_not_there_are_refused() -> None:
     with pytest.raises(RequestError, match=r"parametrization.targets: 're:q_porj' holds no .*mean 're:q_proj'"):
         LoRA(targets="re:q_porj").apply(built(), 0)
-    with pytest.raises(RequestError, match="rank: 64 is more than the smaller side of model.layers.0.self_attn.q_proj"):
+    with pytest.raises(RequestError, match="rank: 64 is more than the smaller side of model"):
         LoRA(rank=64).apply(built(), 0)
 
 

@@ -34,7 +34,7 @@ def scattered(made: Any) -> Tensor:
 def test_the_start_is_as_published() -> None:
     made = layer()
     assert made.values.shape == made.support.shape == (int(0.1 * 600),) and made.support.dtype == torch.int32
-    assert (made.support[1:] > made.support[:-1]).all() and 0 <= made.support[0] and made.support[-1] < 600
+    assert (made.support[1:] > made.support[:-1]).all() and made.support[0] >= 0 and made.support[-1] < 600
     assert (made.up == 0).all()
     for tensor, columns in ((made.down, 30), (made.values, 30), (made.bias, 20)):
         bound = 1 / math.sqrt(columns)
@@ -102,9 +102,10 @@ def test_memory_and_flops_of_a_step() -> None:
     assert full.meter.memory - part.meter.memory == pytest.approx(12 * spared - 4 * entries, rel=0.02)
     assert part.plan.parameters["trained"] == sum(p.numel() for p in part.learner.masters.values())
     assert part.plan.parameters["total"] == full.plan.parameters["total"]
-    assert flops.memory_parts(part.plan.skeleton, 1, 32, "fp32", trained=part.plan.trained)["weights"] == sum(
-        p.numel() * 4 for p in part.learner.masters.values()
-    ) + 4 * entries
+    assert (
+        flops.memory_parts(part.plan.skeleton, 1, 32, "fp32", trained=part.plan.trained)["weights"]
+        == sum(p.numel() * 4 for p in part.learner.masters.values()) + 4 * entries
+    )
 
 
 def test_the_support_is_in_the_checkpoint() -> None:
@@ -153,7 +154,7 @@ def test_entries_decay_like_matrices_and_are_not_orthogonalised() -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="density: 0.001 of the 256 entries of .* are none; raise it"):
+    with pytest.raises(RequestError, match=r"density: 0\.001 of the 256 entries of .* are none; raise it"):
         SLTrain(density=0.001).apply(built(), 0)
     with pytest.raises(RequestError, match="rank: 99 is more than the smaller side"):
         SLTrain(rank=99).apply(built(), 0)

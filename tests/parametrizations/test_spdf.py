@@ -131,7 +131,7 @@ def test_release_with_a_stage() -> None:
         trainer.counted_step()
         assert trainer.parametrization.rate(number) == 1.0
         assert all(layer.mask.all() == (number >= 6) for layer in masked(trainer.learner.model).values())
-    with pytest.raises(RequestError, match="parametrization.stage: there is no stage 'desne'; did you mean 'dense'"):
+    with pytest.raises(RequestError, match="there is no stage 'desne'; did you mean 'dense'"):
         trainer_of(part={"stage": "desne"}, stages=stages, corpus=corpus)
     with pytest.raises(RequestError, match="there is no stage 'dense'; there are: none"):
         trainer_of(part={"stage": "dense"})
@@ -164,7 +164,10 @@ def test_look_ahead_keeps_the_mask_and_undoes_a_release() -> None:
         trainer.context.apply(gradient)
         assert all(values.all() for values in off(trainer))
     assert encode(trainer.moving.take())[0] == encode(before)[0]
-    assert all(torch.equal(a, b) for a, b in zip(*(encode(s)[1].values() for s in (trainer.moving.take(), before)), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(*(encode(s)[1].values() for s in (trainer.moving.take(), before)), strict=True)
+    )
     assert not any(layer.mask.all() for layer in masked(trainer.learner.model).values())
 
 

@@ -29,11 +29,12 @@ FIELDS = ("name", "age", "city", "firm")
 
 
 class Records(Builtin):
-    """Lines such as `style=2; name=Ann; age=33; city=Rome -> Ann, aged 33, lives in Rome.`
+    """Records of a person, each with one right sentence.
 
-    The first field names the template of the sentence, and the others are those that it uses, in one order, so that
-    every record has one right sentence. No two records are the same; `skip` leaves out the first ones that the seed
-    gives. Metadata: `record` (up to the arrow) and `sentence`.
+       A line is `style=1; name=Ann; age=33; city=Rome -> Ann, aged 33, lives in Rome.`
+    The first field names the
+       template of the sentence (from 0), and the others are those that it uses, in one order. No two records are the same; `skip` leaves out the first ones that the seed
+       gives. Metadata: `record` (up to the arrow) and `sentence`.
     """
 
     kind: Literal["records"] = "records"

@@ -41,8 +41,8 @@ class Reversals(Builtin):
     def _enough(self) -> Reversals:
         if 2 * (self.skip + self.count) > self.letters**self.length:
             raise ValueError(
-                f"skip ({self.skip}) and count ({self.count}) should be at most half of the {self.letters**self.length} "
-                "lists that there are"
+                f"skip ({self.skip}) and count ({self.count}) should be at most half of the "
+                f"{self.letters**self.length} lists that there are"
             )
         return self
 
