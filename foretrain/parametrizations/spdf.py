@@ -63,7 +63,7 @@ class SPDF(Parametrization):
     )
     neutral: ClassVar[dict[str, Any] | None] = {"sparsity": 0.0}
     _context: Context | None = PrivateAttr(None)
-    _released: bool = PrivateAttr(False)
+    _released: int | None = PrivateAttr(None)  # the step of the release, once it is done
     _unspent: int = PrivateAttr(0)
     _spared: int = PrivateAttr(0)
 
@@ -90,25 +90,25 @@ class SPDF(Parametrization):
 
     def before_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         first = self._first_dense()
-        if first is not None and step >= first and not self._released:
-            self._released = True
+        if first is not None and step >= first and self._released is None:
+            self._released = step
             # With nothing masked there is nothing to release, and the run is that of `full`.
             if self.sparsity:
                 for layer in self._layers().values():
                     layer.mask.fill_(True)
                 forget(optimizer)
-        self._unspent += 0 if self._released else self._spared
+        self._unspent += self._spared if self._released is None else 0
 
     def rate(self, step: int) -> float:
-        first = self._first_dense()
-        if first is None or self._context is None or not self.sparsity:
+        since = self._released
+        if since is None or step < since or self._context is None or not self.sparsity:
             return 1.0
         ramp = lead(self.ramp, self._context.total_steps)
-        return min(1.0, (step - first + 1) / ramp) if ramp and step >= first else 1.0
+        return min(1.0, (step - since + 1) / ramp) if ramp else 1.0
 
     @torch.no_grad()
     def project(self) -> None:
-        if self._context is None or self._released:
+        if self._context is None or self._released is not None:
             return
         masters = self._context.weights
         for path, layer in self._layers().items():

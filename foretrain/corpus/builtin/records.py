@@ -31,10 +31,9 @@ FIELDS = ("name", "age", "city", "firm")
 class Records(Builtin):
     """Records of a person, each with one right sentence.
 
-       A line is `style=1; name=Ann; age=33; city=Rome -> Ann, aged 33, lives in Rome.`
-    The first field names the
-       template of the sentence (from 0), and the others are those that it uses, in one order. No two records are the same; `skip` leaves out the first ones that the seed
-       gives. Metadata: `record` (up to the arrow) and `sentence`.
+    A line is `style=1; name=Ann; age=33; city=Rome -> Ann, aged 33, lives in Rome.` The first field names the template
+    of the sentence (from 0), and the others are those that it uses, in one order. No two records are the same; `skip`
+    leaves out the first ones that the seed gives. Metadata: `record` (up to the arrow) and `sentence`.
     """
 
     kind: Literal["records"] = "records"
