@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from foretrain import distributed
 from foretrain.drawing import draw, write_pictures
-from foretrain.exporting import model_card, model_from_state, save_model
+from foretrain.exporting import model_card, save_trained, trained_from_state
 from foretrain.files import finite, write_json
 from foretrain.hashing import hash_data
 from foretrain.reports.run_report import write_report
@@ -43,8 +43,9 @@ def close(
         state = distributed.whole(state) if trainer.learner.sharded else state
         if group.main:
             write_json(directory.samples_path, samples)
-            model = model_from_state(plan.recipe, plan.config, state)
-            save_model(model, plan.processor, model_card(plan.recipe, plan.plain(), result), directory.model_path)
+            part, trained = trained_from_state(plan.recipe, plan.config, state)
+            card = model_card(plan.recipe, plan.plain(), result)
+            save_trained(part, trained, plan.processor, card, directory.model_path)
     # After the model is safe: whatever a part does to draw, it changes nothing that is kept.
     with trainer.learner.exact(), trainer.learner.evaluating():
         drawn = draw(trainer)
@@ -94,6 +95,7 @@ def _result(
             "steps": trainer.step,
             "tokens": trainer.step * plan.tokens_per_step,
             "flops": trainer.meter.total,
+            **trainer.ideal(),
             "seconds": seconds,
             "peak_memory": trainer.memory(),
             "tensor_memory": trainer.tensor_memory(),

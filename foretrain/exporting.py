@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -19,13 +21,18 @@ from foretrain.errors import RequestError, RunError
 from foretrain.files import failed_write, sync_folder
 from foretrain.modalities.base import Processor, modality_named, modality_of
 from foretrain.models.base import from_folder
+from foretrain.parametrizations.base import Parametrization
 from foretrain.recipe import Recipe
 from foretrain.run_directory import RunDirectory
 from foretrain.tokens.tokenizer import TextTokenizer
 
 
-def save_model(model: PreTrainedModel, processor: Processor, card: str, folder: Path) -> Path:
+def save_model(
+    model: PreTrainedModel, processor: Processor, card: str, folder: Path, beside: Path | None = None
+) -> Path:
     """Write model (safetensors), tokenizer (or what stands in its place) and card as one folder.
+
+    Folders in `beside` come along.
 
     It replaces what was there in one rename.
 
@@ -40,6 +47,9 @@ def save_model(model: PreTrainedModel, processor: Processor, card: str, folder: 
         model.save_pretrained(temporary)
         processor.save(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+        for own in sorted(beside.iterdir()) if beside is not None else ():
+            if own.is_dir():
+                shutil.copytree(own, temporary / own.name)
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             os.replace(folder, old)
@@ -55,8 +65,10 @@ def save_model(model: PreTrainedModel, processor: Processor, card: str, folder: 
     return folder
 
 
-def model_from_state(recipe: Recipe, config: Any, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
-    """The plain model whose trained state (`Learner.state_dict`, whole tensors) is given, in fp32 on the CPU."""
+def trained_from_state(
+    recipe: Recipe, config: Any, state: Mapping[str, torch.Tensor]
+) -> tuple[Parametrization, nn.Module]:
+    """The model as it was trained, from its state (`Learner.state_dict`, whole tensors), in fp32 on the CPU."""
     model = recipe.model.build(config, recipe.seed)
     parametrization = recipe.parametrization.model_copy(deep=True)
     trained = parametrization.apply(model, recipe.seed)
@@ -68,7 +80,23 @@ def model_from_state(recipe: Recipe, config: Any, state: Mapping[str, torch.Tens
         for name, buffer in trained.named_buffers():
             if name in buffers:
                 buffer.copy_(buffers[name])
-    merged = parametrization.merge(trained)
+    return parametrization, trained
+
+
+def model_from_state(recipe: Recipe, config: Any, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """The plain model whose trained state is given, in fp32 on the CPU."""
+    return _merged(*trained_from_state(recipe, config, state))
+
+
+def save_trained(part: Parametrization, trained: nn.Module, processor: Processor, card: str, folder: Path) -> Path:
+    """Write a model as it was trained as a folder of the plain one, and in it what the parametrization leaves."""
+    with tempfile.TemporaryDirectory() as own:
+        part.save(trained, Path(own))
+        return save_model(_merged(part, trained), processor, card, folder, Path(own))
+
+
+def _merged(part: Parametrization, trained: nn.Module) -> PreTrainedModel:
+    merged = part.merge(trained)
     assert isinstance(merged, PreTrainedModel)
     return merged
 
@@ -81,15 +109,25 @@ def load_run_model(run: RunDirectory, step: int | None = None) -> tuple[PreTrain
     Raises:
         RequestError: the run has no such checkpoint, or none at all yet.
     """
-    if step is None and (run.model_path / "config.json").is_file():
+    if step is None and _exported(run):
         config = AutoConfig.from_pretrained(run.model_path)
         tokenizer = modality_of(config).load_tokenizer(run.tokenizer_path)
         return from_folder(str(run.model_path), config)[0].eval(), tokenizer
+    part, trained, _, tokenizer = _trained(run, step)
+    return _merged(part, trained).eval(), tokenizer
+
+
+def _exported(run: RunDirectory) -> bool:
+    return (run.model_path / "config.json").is_file()
+
+
+def _trained(run: RunDirectory, step: int | None) -> tuple[Parametrization, nn.Module, Any, TextTokenizer | None]:
+    """The model of a checkpoint as it was trained, with its parametrization, config and tokenizer."""
     tree = checkpoint_of(run, step, only=["model"])
     recipe = run.load_recipe()
     config = AutoConfig.from_pretrained(run.config_path)
     tokenizer = modality_of(config).load_tokenizer(run.tokenizer_path)
-    return model_from_state(recipe, config, tree["model"]).eval(), tokenizer
+    return *trained_from_state(recipe, config, tree["model"]), config, tokenizer
 
 
 def checkpoint_of(run: RunDirectory, step: int | None = None, only: Sequence[str] | None = None) -> dict[str, Any]:
@@ -108,9 +146,13 @@ def export_run(run: RunDirectory, folder: Path, step: int | None = None) -> Path
         RequestError: the run has no such checkpoint, or none at all yet.
         RunError: the folder cannot be written.
     """
-    model, tokenizer = load_run_model(run, step)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return save_model(model, modality_of(model.config).processor(model.config, tokenizer), _card(run, step), folder)
+    if step is None and _exported(run):
+        model, tokenizer = load_run_model(run)
+        processor = modality_of(model.config).processor(model.config, tokenizer)
+        return save_model(model, processor, _card(run, step), folder, run.model_path)
+    part, trained, config, tokenizer = _trained(run, step)
+    return save_trained(part, trained, modality_of(config).processor(config, tokenizer), _card(run, step), folder)
 
 
 def _card(run: RunDirectory, step: int | None) -> str:

@@ -17,12 +17,15 @@ from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from foretrain.models.base import from_config
 from foretrain.models.roles import blocks, output_layer, parameter_roles
+from foretrain.models.surgery import linear_layers
 
 T = TypeVar("T")
 _aten = torch.ops.aten
@@ -171,6 +174,38 @@ def analytic_step(
     return 3 * analytic(_skeleton(model), rows, length, predicted)
 
 
+def trained_step(plain: PreTrainedModel, trained: nn.Module, rows: int, length: int) -> int:
+    """FLOPs of a training step of a reparametrized model, from shapes alone: that of the plain one, but for its layers.
+
+    Each linear layer inside the blocks is counted once, forward and backward, on its skeleton; a frozen one makes no
+    gradient of its weight, and neither does a frozen output layer. That the first block of a model without trained
+    embeddings needs no gradient of its input is not looked at.
+
+    Args:
+        plain: the model or its skeleton.
+        trained: a skeleton of it that `Parametrization.apply` returned.
+        rows: windows, or images.
+        length: tokens per window, or patches per image.
+    """
+    total = analytic_step(plain, rows, length)
+    whole = rows * (length + _own_tokens(plain))
+    for path, layer in linear_layers(plain).items():
+        assert isinstance(layer.weight, torch.Tensor)
+        total += _linear_step(trained.get_submodule(path), layer.weight, whole) - 6 * whole * layer.weight.numel()
+    head = output_layer(trained)
+    if head is not None and isinstance(head.weight, torch.Tensor) and not head.weight.requires_grad:
+        total -= 2 * rows * length * head.weight.numel()
+    return total
+
+
+def _linear_step(layer: nn.Module, weight: torch.Tensor, tokens: int) -> int:
+    inputs = weight.shape[0 if isinstance(layer, Conv1D) else 1]
+    if not isinstance(layer, nn.Linear | Conv1D):
+        inputs = int(layer.in_features)  # type: ignore[arg-type]
+    x = torch.empty(1, tokens, inputs, device="meta", requires_grad=True)
+    return count(lambda: layer(x).sum().backward())
+
+
 def memory_parts(
     model: PreTrainedModel | PretrainedConfig,
     rows: int,
@@ -179,6 +214,7 @@ def memory_parts(
     *,
     moments: float = 2.0,
     shards: int = 1,
+    trained: nn.Module | None = None,
 ) -> dict[str, int]:
     """Bytes that training takes on one device: `weights`, `gradients`, `optimizer` (its state), `activations`.
 
@@ -192,11 +228,16 @@ def memory_parts(
         precision: that of the recipe.
         moments: numbers that the optimizer keeps per parameter.
         shards: devices that weights, gradients and optimizer state are split over.
+        trained: skeleton of the model as it is trained, where that has other parameters.
     """
     model = _skeleton(model)
+    held = model if trained is None else trained
+    moved = sum(parameter.numel() for parameter in held.parameters() if parameter.requires_grad)
+    every = sum(parameter.numel() for parameter in held.parameters())
+    fixed = _buffers(held) - _buffers(model)
     roles = parameter_roles(model)
     numbers = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    config, total, layers = model.config.get_text_config(), sum(numbers.values()), blocks(roles)
+    config, layers = model.config.get_text_config(), blocks(roles)
     width, small = int(config.hidden_size), 4 if precision == "fp32" else 2
     inside = sum(numbers[name] for name, role in roles.items() if role.kind == "matrix" and role.block is not None)
     # Features that the feed-forward layers of a token read and write: their weights over the width.
@@ -205,11 +246,15 @@ def memory_parts(
     kept = (9 * width * layers + 3 * wide // 2) * small + 2 * width * layers * 4
     logits = int(config.vocab_size) * (small + 4) if output_layer(model) is not None else 0
     return {
-        "weights": total * (4 if precision == "fp32" else 6) // shards,
-        "gradients": total * (6 if precision == "bf16" else 4) // shards,
-        "optimizer": int(4 * moments * total) // shards,
+        "weights": every * (4 if precision == "fp32" else 6) // shards + fixed,
+        "gradients": moved * (6 if precision == "bf16" else 4) // shards,
+        "optimizer": int(4 * moments * moved) // shards,
         "activations": rows * length * (kept + logits),
     }
+
+
+def _buffers(model: nn.Module) -> int:
+    return sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
 
 
 def memory_estimate(
@@ -220,9 +265,11 @@ def memory_estimate(
     *,
     moments: float = 2.0,
     shards: int = 1,
+    trained: nn.Module | None = None,
 ) -> int:
     """Sum of `memory_parts`, which has the arguments."""
-    return sum(memory_parts(model, rows, length, precision, moments=moments, shards=shards).values())
+    parts = memory_parts(model, rows, length, precision, moments=moments, shards=shards, trained=trained)
+    return sum(parts.values())
 
 
 def _skeleton(model: PreTrainedModel | PretrainedConfig) -> PreTrainedModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
         }
     optimizer.load_state_dict({"state": cut, "param_groups": own["param_groups"]})
     return True
+
+
+def forget(optimizer: torch.optim.Optimizer, names: Collection[str] | None = None) -> None:
+    """Let the state of some parameters (all, if None) begin anew: moments, and their count of steps."""
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            if names is None or name in names:
+                optimizer.state.pop(parameter, None)
 
 
 def second_moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -143,8 +143,8 @@ class Plan:
 
     @cached_property
     def flops_per_step(self) -> int:
-        """FLOPs of a plain step from shapes alone (forward and backward; steering is counted when it runs)."""
-        return flops.analytic_step(self.skeleton, self.rows, self.context)
+        """FLOPs of a step from shapes alone (forward and backward; steering is counted when it runs)."""
+        return flops.trained_step(self.skeleton, self.trained, self.rows, self.context)
 
     @cached_property
     def skeleton(self) -> PreTrainedModel:
@@ -152,9 +152,14 @@ class Plan:
         return self.recipe.model.skeleton(self.config)
 
     @cached_property
+    def trained(self) -> nn.Module:
+        """The model as it is trained (`parametrization`), on the meta device."""
+        return self.recipe.parametrization.apply(self.recipe.model.skeleton(self.config), self.recipe.seed)
+
+    @cached_property
     def parameters(self) -> dict[str, int]:
-        """Numbers of parameters: `total`, `without_embeddings`, `trained`."""
-        return count_parameters(self.skeleton)
+        """Numbers of parameters: `total` and `without_embeddings` of the plain model; `trained`, of those trained."""
+        return {**count_parameters(self.skeleton), "trained": count_parameters(self.trained)["trained"]}
 
     @cached_property
     def hashes(self) -> dict[str, Any]:
@@ -208,6 +213,7 @@ class Plan:
             "flops": None if steps is None else steps * self.flops_per_step,
             "parameters": self.parameters["total"],
             "parameters_without_embeddings": self.parameters["without_embeddings"],
+            "parameters_trained": self.parameters["trained"],
             "memory_estimate": self.memory,
             "model": {
                 "type": self.config.model_type,
@@ -232,7 +238,9 @@ class Plan:
     def memory(self) -> int:
         """Estimated peak memory of training on one device, in bytes."""
         moments = self.recipe.optimizer.moments(Role("matrix", None, ""))
-        return flops.memory_estimate(self.skeleton, self.micro_rows, self.context, self.precision, moments=moments)
+        return flops.memory_estimate(
+            self.skeleton, self.micro_rows, self.context, self.precision, moments=moments, trained=self.trained
+        )
 
 
 def _selected(part: Readable) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class Trainer:
             undone=lambda: self.moving.undone(),
             apply=self._apply,
         )
+        self.parametrization.setup(self.context)
         self.objective.setup(self.context)
         self.deciders: tuple[Objective | Steering, ...] = (self.objective, *self.steering)
         for number, module in enumerate(self.objective.modules()):
@@ -126,6 +127,7 @@ class Trainer:
         self.branches.enter(step, self.timeline)
         if step == self.timeline.at(step).first:
             self.guard.begin()
+        self.parametrization.before_step(step, self.optimizer)
         self.learner.zero_gradients()  # first of all: scoring a batch needs the memory that the old ones take
         torch.manual_seed(seed_from(recipe.seed, "step", step, self.group.rank))  # dropout: pure in (seed, step)
 
@@ -147,11 +149,9 @@ class Trainer:
         rate = self.set_rate(step)
         verdict = self.guard.judge(step, loss, norm)
         if verdict == "good":
-            self.learner.install(gradient)
-            self.optimizer.step()
-            self.learner.refresh()
-            for moved in (self.parametrization, *self.deciders):
-                moved.after_step(step)
+            self._move(gradient)
+            for part in self.deciders:
+                part.after_step(step)
         self._mix(step, at=step + self.stream.lag)
         self.stream.advance()
         self.step = step + 1
@@ -165,12 +165,12 @@ class Trainer:
 
     def kind(self, step: int) -> str:
         """The kind of a step: steps of one kind cost the same."""
-        names = (part.step_kind(step) for part in self.deciders)
+        names = (part.step_kind(step) for part in (self.parametrization, *self.deciders))
         return ",".join(name for name in names if name)
 
     def set_rate(self, step: int) -> float:
         """Set the learning rate of a step; returns that of the first parameter group."""
-        factor = self.timeline.factor(step)
+        factor = self.timeline.factor(step) * self.parametrization.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         return float(self.plan.recipe.optimizer.lr * factor)
@@ -210,10 +210,14 @@ class Trainer:
         if rate is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * rate
+        self._move(gradient)
+        self.learner.zero_gradients()
+
+    def _move(self, gradient: Mapping[str, Tensor]) -> None:
         self.learner.install(gradient)
         self.optimizer.step()
+        self.parametrization.project()
         self.learner.refresh()
-        self.learner.zero_gradients()
 
     def _record(self, name: str, value: float) -> None:
         self.figures[name] = value
@@ -235,8 +239,14 @@ class Trainer:
             "step": self.step,
             "tokens": self.step * self.plan.tokens_per_step,
             "flops": self.meter.total,
+            **self.ideal(),
             **figures,
         }
+
+    def ideal(self) -> dict[str, int]:
+        """FLOPs so far without products that the parametrization makes with zeros, where it makes some."""
+        unspent = self.parametrization.unspent()
+        return {"ideal_flops": self.meter.total - unspent} if unspent else {}
 
     def measure(self, validate: bool = False) -> Figures:
         """Validation (also where it is not due, if `validate`) and probes that are due after the steps so far."""

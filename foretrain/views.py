@@ -36,6 +36,7 @@ def plan(plan: Mapping[str, Any]) -> View:
     facts = {
         "model": f"{model['type']}, {model['layers']} layers, width {model['width']}, context {model['context']}",
         "parameters": f"{units.count(plan['parameters'])} ({inner} without embeddings)",
+        **_trained(plan),
         **{name: f"{value:,}" for name, value in model.items() if name not in _SHAPE},  # what its modality adds
         "precision": plan["precision"],
         "step": f"{plan['tokens_per_step']:,} tokens, {units.flops(plan['flops_per_step'])}",
@@ -53,6 +54,11 @@ def plan(plan: Mapping[str, Any]) -> View:
     rows = [{"what": name, "value": value} for name, value in facts.items()]
     notes = [Text.assemble(("note: ", "note"), note) for note in plan["notes"]]
     return [tables.table(rows, {"what": "", "value": plan["name"]}), tables.table(domains), *notes]
+
+
+def _trained(plan: Mapping[str, Any]) -> dict[str, str]:
+    trained = plan.get("parameters_trained", plan["parameters"])
+    return {} if trained == plan["parameters"] else {"trained": f"{units.count(trained)} parameters"}
 
 
 def _tokens(found: Mapping[str, Any]) -> str:

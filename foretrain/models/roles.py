@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,12 +30,25 @@ class Role:
         block: number of the block it belongs to; None outside the blocks.
         path: path of the module that owns it, in the plain model.
         tied: an embedding that is the output layer too.
+        entries: numbers of a matrix that do not form one themselves (the entries of a sparse one).
     """
 
     kind: RoleKind
     block: int | None
     path: str
     tied: bool = False
+    entries: bool = False
+
+
+def stand_in(layer: nn.Module, entries: Sequence[str] = ()) -> nn.Module:
+    """Mark a module that stands in the place of a linear layer: whatever it is made of has that layer's path.
+
+    Args:
+        layer: the module; returned.
+        entries: names in it of parameters that are entries of a matrix.
+    """
+    layer._stands_in_with_entries = tuple(entries)  # type: ignore[assignment]
+    return layer
 
 
 def parameter_roles(model: nn.Module) -> dict[str, Role]:
@@ -45,14 +58,20 @@ def parameter_roles(model: nn.Module) -> dict[str, Role]:
     """
     head = output_layer(model)
     owners: dict[int, nn.Module] = {}
-    for module in model.modules():
+    standing: dict[int, tuple[str, bool]] = {}
+    for place, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), module)
+        entries = getattr(module, "_stands_in_with_entries", None)
+        if entries is not None:
+            for leaf, parameter in module.named_parameters():
+                standing.setdefault(id(parameter), (_WRAPPERS.sub("", place), leaf in entries))
     roles: dict[str, Role] = {}
     for name, parameter in model.named_parameters():
         owner = owners[id(parameter)]
         plain = _WRAPPERS.sub("", name)
         path, _, leaf = plain.rpartition(".")
+        path, entries = standing.get(id(parameter), (path, False))
         found = _BLOCK.search(plain)
         kind: RoleKind
         if isinstance(owner, nn.Embedding) or leaf in _LOOSE:
@@ -61,12 +80,12 @@ def parameter_roles(model: nn.Module) -> dict[str, Role]:
             kind = "head"
         elif leaf == "bias" or leaf.endswith("_bias"):
             kind = "bias"
-        elif parameter.ndim >= 2:
+        elif parameter.ndim >= 2 or entries:
             kind = "matrix"
         else:
             kind = "norm" if parameter.ndim == 1 else "other"
         tied = kind == "embedding" and head is not None and getattr(head, "weight", None) is parameter
-        roles[name] = Role(kind, int(found[1]) if found else None, path, tied)
+        roles[name] = Role(kind, int(found[1]) if found else None, path, tied, entries)
     return roles
 
 

@@ -57,10 +57,10 @@ class Muon(Optimizer):
         return MuonAdamW(grouped(parameters, roles, self._settings), lr=self.lr)
 
     def moments(self, role: Role) -> int:
-        return 1 if role.kind == "matrix" else 2
+        return 1 if _is_matrix(role) else 2
 
     def _settings(self, role: Role) -> dict[str, Any]:
-        if role.kind == "matrix":
+        if _is_matrix(role):
             return {
                 "name": "muon",
                 "peak_lr": self.lr,
@@ -69,6 +69,10 @@ class Muon(Optimizer):
                 "iterations": self.iterations,
             }
         return {"name": "adamw", "peak_lr": self.lr, "betas": (self.beta1, self.beta2), "eps": self.eps}
+
+
+def _is_matrix(role: Role) -> bool:
+    return role.kind == "matrix" and not role.entries
 
 
 class MuonAdamW(torch.optim.Optimizer):

@@ -43,6 +43,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "markov": {"count": 50, "symbols": 8},
     "modular_sums": {"count": 50},
     "passwords": {"count": 50},
+    "records": {"count": 50},
+    "reversals": {"count": 50},
     "triggers": {"count": 50},
 }
 
@@ -529,3 +531,36 @@ def test_what_is_clean_is_other_text_and_as_it_was() -> None:
     assert not modules[0] & modules[1] and 0.05 < len(modules[0]) / len(modules[1]) < 0.2
     two = {document.metadata["quality"] for document in Graded(bins=2, most=0.2).documents()}
     assert two == {0.0, 1.0}
+
+
+def test_a_record_is_said_in_its_own_words() -> None:
+    part = PARTS["records"].model_validate({"count": 300})
+    styles: dict[str, str] = {}
+    for document in part.documents():
+        assert document.text == f"{document.metadata['record']} {document.metadata['sentence']}"
+        fields = dict(field.split("=") for field in document.metadata["record"].removesuffix(" ->").split("; "))
+        words = document.metadata["sentence"]
+        style = fields.pop("style")
+        for name, value in fields.items():
+            assert words.count(value) == 1
+            words = words.replace(value, name.upper())
+        assert styles.setdefault(style, words) == words  # one template each
+    assert len(styles) == 8
+    later = list(PARTS["records"].model_validate({"count": 50, "skip": 250}).documents())
+    assert later == list(part.documents())[250:]
+
+
+def test_reversals_are_right() -> None:
+    part = PARTS["reversals"].model_validate({"count": 200, "length": 6, "letters": 4})
+    for document in part.documents():
+        given = document.metadata["list"].removesuffix(" =>").split()
+        expected: list[str] = []
+        for place in range(5, -1, -1):
+            if given[place] not in given[place + 1 :]:
+                expected.append(given[place])
+        assert document.metadata["answer"].split() == expected
+        assert document.text == f"{document.metadata['list']} {document.metadata['answer']}"
+    later = PARTS["reversals"].model_validate({"count": 50, "length": 6, "letters": 4, "skip": 150}).documents()
+    assert list(later) == list(part.documents())[150:]
+    with pytest.raises(ValidationError, match="at most half of the 16 lists"):
+        PARTS["reversals"].model_validate({"count": 9, "length": 4, "letters": 2})
