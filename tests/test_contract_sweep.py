@@ -147,6 +147,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("objective", "completion_lm"): lambda folder: {"after": ": "},
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
     ("merge", "instruction_residual"): _residual,
+    ("model", "grown"): lambda folder: {"path": _saved_model(folder), "width": 64, "layers": 3},
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
     ("scorer", "field"): lambda folder: {"field": "quality"},
     ("scorer", "ngram_perplexity"): lambda folder: {"reference": _items(folder)},
