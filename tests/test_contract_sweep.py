@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from foretrain.batch import Batch
 from foretrain.checks import check_part
-from foretrain.checks.trial import trial
+from foretrain.checks.trial import TINY, trial
 from foretrain.context import Context
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.document import Document
@@ -146,6 +146,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "value_weighting"): lambda folder: {"feedback": "problems", **VALUED},
     ("objective", "completion_lm"): lambda folder: {"after": ": "},
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
+    ("probe", "function_preservation"): lambda folder: TEACHER,
     ("merge", "instruction_residual"): _residual,
     ("model", "grown"): lambda folder: {"path": _saved_model(folder), "width": 64, "layers": 3},
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
@@ -199,6 +200,8 @@ RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]
     ("steering", "value_mixture"): {"feedback": FEEDBACK},
     ("steering", "value_weighting"): {"feedback": FEEDBACK},
     ("probe", "one_step"): {"feedback": FEEDBACK},
+    ("probe", "function_preservation"): _with_teacher,
+    ("steering", "sub_models"): {"model": {**TINY["model"], "layers": 4}},
     ("probe", "task_dip"): {
         "tasks": {"sums": {"kind": "completion_loss", **FEEDBACK["problems"], "limit": 4}},
         "overlap": "warn",

@@ -34,11 +34,12 @@ class AdvancedKnowledge(Copying):
     def widened(self, name: str, role: Role, source: Network, layout: Layout, seed: int) -> Tensor:
         maps = self.maps(source, layout, role.block, seed)
         own = self.copied(name, name, source, layout, maps)
-        above = None if role.block is None else block_of(name, role.block + 1)
         new = written(layout.dimensions[name], maps)
-        if above not in source.weights or new is None or not _of_matrix(name, layout):
+        if role.block is None or new is None or not _of_matrix(name, layout):
             return own
-        assert role.block is not None
+        above = block_of(name, role.block + 1)
+        if above not in source.weights:
+            return own
         borrowed = self.copied(name, above, source, layout, self.maps(source, layout, role.block + 1, seed))
         axis, units = new
         return torch.where(along(units, axis, own.ndim), borrowed, own)

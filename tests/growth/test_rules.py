@@ -96,7 +96,9 @@ def test_it_is_function_preserving_where_layers_are_alike() -> None:
     alike = Stacking().grow(deep, Stacking().shape(deep.config, target), 0)
     for name, value in twice(model).items():
         setattr(target, name, value)
-    made = [rule.grow(alike, rule.shape(alike.config, target), 0) for rule in (AdvancedKnowledge(), FunctionPreserving())]
+    made = [
+        rule.grow(alike, rule.shape(alike.config, target), 0) for rule in (AdvancedKnowledge(), FunctionPreserving())
+    ]
     for name in made[0].weights:
         assert torch.equal(made[0].weights[name], made[1].weights[name]), name
 
