@@ -73,9 +73,9 @@ class Copying(Wider):
         if wider > width and (self.copies == "random" or wider % width):
             why = "copies are drawn" if self.copies == "random" else f"a width of {wider} is not a multiple of {width}"
             yield (
-                f"growth '{self.kind}': {why}, so features between the blocks have unequal numbers of copies, norms see "
-                "other means of them, and the grown model only comes near to the function of the small one; multiples "
-                "with `copies: even` keep it"
+                f"growth '{self.kind}': {why}, so features between the blocks have unequal numbers of copies, norms "
+                "see other means of them, and the grown model only comes near to the function of the small one; "
+                "multiples with `copies: even` keep it"
             )
 
     def grow(self, source: Network, target: PretrainedConfig, seed: int) -> Network:
