@@ -134,6 +134,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("feedback", "segmentation"): lambda folder: IMAGES["feedback"]["labelled"],
     ("steering", "learned_masks"): lambda folder: MASKS,
     ("steering", "llkd"): lambda folder: TEACHER,
+    ("steering", "muscle"): lambda folder: {"old": "teacher", "new": "other"},
     ("steering", "random_selection"): lambda folder: TEACHER,
     ("steering", "random_feedback_masks"): lambda folder: MASKS,
     ("feedback", "text"): lambda folder: FEEDBACK["problems"],
@@ -155,6 +156,10 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("task", "completion_loss"): lambda folder: {"path": _items(folder)},
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
     ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
+    ("task", "flips"): lambda folder: {
+        "of": {"kind": "multiple_choice", "path": _items(folder)},
+        "against": _saved_model(folder),
+    },
     ("task", "image_probe"): lambda folder: SHAPES,
     ("task", "language_mixing"): lambda folder: {
         "prompts": {"path": _items(folder)},
@@ -179,6 +184,13 @@ def _with_teacher(folder: Path) -> dict[str, Any]:
     return {"models": {"teacher": {"path": _saved_model(folder, vocabulary=384)}}}
 
 
+def _with_two_teachers(folder: Path) -> dict[str, Any]:
+    other = model(vocabulary=384, seed=1)
+    other.save_pretrained(folder / "other")
+    byte_tokenizer().save(folder / "other")
+    return {"models": {**_with_teacher(folder)["models"], "other": {"path": str(folder / "other")}}}
+
+
 RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]] = {
     ("steering", "distillation"): _with_teacher,
     ("steering", "offline_distillation"): _with_teacher,
@@ -188,6 +200,7 @@ RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]
     ("feedback", "segmentation"): IMAGES,
     ("steering", "learned_masks"): IMAGES,
     ("steering", "llkd"): _with_teacher,
+    ("steering", "muscle"): _with_two_teachers,
     ("steering", "random_selection"): _with_teacher,
     ("steering", "random_feedback_masks"): IMAGES,
     ("steering", "random_masks"): IMAGES,
