@@ -20,9 +20,7 @@ def flips_page(found: Mapping[str, Any]) -> str:
         {"name": name, "metric": task["metric"].replace("_", " "), "figures": _figures(task), "items": _items(task)}
         for name, task in found["tasks"].items()
     ]
-    return render(
-        "flips.html", old=found["old"], new=found["new"], tasks=tasks, columns=COLUMNS, item_columns=ITEMS
-    )
+    return render("flips.html", old=found["old"], new=found["new"], tasks=tasks, columns=COLUMNS, item_columns=ITEMS)
 
 
 def _figures(task: Mapping[str, Any]) -> list[list[Any]]:

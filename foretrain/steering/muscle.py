@@ -24,18 +24,19 @@ class Muscle(Taught):
     """MUSCLE: tokens that the learner gets wrong are taught by the old model, the others by the new one.
 
     The learner begins as the new model, tuned to a task, and is trained on the task's data once more. Of each target
-    token, with y the label and m = 1 where the learner's likeliest token is not y (at the step's weights, undifferentiated):
-    the loss is `m KL(old || learner) + (1 - m) KL(new || learner)`. Where it is wrong now it imitates the model that it
-    should be compatible with, where it is right it stays the new one. The divergences are over the whole vocabulary
-    (`candidates` unset), teacher first, and have the gradient of the cross-entropy to the teacher's distribution, which
-    is what is computed and shown as the loss.
+    token, with y the label and m = 1 where the learner's likeliest token is not y (at the step's weights, not
+    differentiated), the loss is `m KL(old || learner) + (1 - m) KL(new || learner)`. Where it is wrong now it imitates
+    the model that it should be compatible with, where it is right it stays the new one. The divergences are over the
+    whole vocabulary (`candidates` unset), teacher first, and have the gradient of the cross-entropy to the teacher's
+    distribution, which is what is computed and shown as the loss. `temperature` is the teachers' alone; at 1, the
+    default, that is the published loss at T = 1.
 
     A `weight` below 1 leaves a share of the target on the label: an auxiliary cross-entropy, which the paper adds where
     the two models are far apart. Of two equally likely tokens, the label counts as the likeliest. `distillation` by
     either model is what is left with the mask at 1 or 0 everywhere.
 
-    Figures: `wrong`, the share of target tokens that the old model teaches, and `teacher_loss`, the loss of the teachers
-    on the tokens that each of them teaches.
+    Figures: `wrong`, the share of target tokens that the old model teaches, and `teacher_loss`, the loss of the
+    teachers on the tokens that each of them teaches.
     """
 
     kind: Literal["muscle"] = "muscle"

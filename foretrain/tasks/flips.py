@@ -17,10 +17,10 @@ from foretrain.tasks.base import Evaluated, Measured, Task
 class Flips(Task):
     """Negative flips: the share of a task's items that an older model gets right and this one wrong.
 
-    Both are measured on the same items, by any other task that tells of single ones. Where its metric is right or wrong,
-    `positive_flips` minus `negative_flips` is the difference of their accuracies, `change`: a model may win ten items and
-    lose none, or win twenty and lose ten. For other metrics (losses, overlaps) an item flips where it is worse at all, and
-    `change` is the mean gain, in the metric's unit and with more being better.
+    Both are measured on the same items, by any other task that tells of single ones. Where its metric is right or
+    wrong, `positive_flips` minus `negative_flips` is the difference of their accuracies, `change`: a model may win ten
+    items and lose none, or win twenty and lose ten. For other metrics (losses, overlaps) an item flips where it is
+    worse at all, and `change` is the mean gain, in the metric's unit and with more being better.
 
     Flips have a floor that no update is needed for: two models that differ in their seed alone flip too. Measure it by
     an older model of another seed.

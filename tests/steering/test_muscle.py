@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from foretrain.errors import RequestError
-from foretrain.step import Problem
 from foretrain.steering.muscle import Muscle
+from foretrain.step import Problem
 from foretrain.trainer import Trainer
 from tests.steering.teachers import logits_of, prepared, save_teacher, whole
 from tests.tiny import CONTEXT, tiny_trainer
@@ -126,5 +126,7 @@ def test_who_may_not_teach(models: dict[str, str], tmp_path: Path) -> None:
     model.resize_token_embeddings(390)
     model.save_pretrained(tmp_path / "padded")
     tiny_trainer().context.tokenizer.save(tmp_path / "padded")
-    with pytest.raises(RequestError, match="steering 'muscle': the model 'old' tells 390 tokens apart and this run's 384"):
+    with pytest.raises(
+        RequestError, match="steering 'muscle': the model 'old' tells 390 tokens apart and this run's 384"
+    ):
         compatible({**models, "old": str(tmp_path / "padded")}, start=False)

@@ -121,7 +121,7 @@ def test_faults_of_the_task_are_named(old: str, tmp_path: Path) -> None:
     task = {"kind": "multiple_choice", "path": path}
     with pytest.raises(RequestError, match="did you mean 'accuracy'"):
         Flips(of=task, against=old, metric="acuracy").check()
-    with pytest.raises(RequestError, match="task 'flips': .*no folder"):
+    with pytest.raises(RequestError, match=r"task 'flips': .*no folder"):
         Flips(of=task, against=str(tmp_path / "not" / "there")).evaluate(subject(), 0)
 
 
