@@ -27,7 +27,7 @@ from foretrain.checks.trial import (
 from foretrain.corpus.decoding import Decoder
 from foretrain.corpus.document import Document
 from foretrain.errors import RequestError
-from foretrain.growth._network import Layout, Network
+from foretrain.growth.network import Layout, Network
 from foretrain.hashing import hash_data
 from foretrain.images.subject import ImageSubject
 from foretrain.modalities.base import modality_of

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from foretrain.growth._network import Layout, Network, block_of
-from foretrain.growth._widening import Copying, along, written
+from foretrain.growth.network import Layout, Network, block_of
+from foretrain.growth.widening import Copying, along, written
 from foretrain.models.roles import Role
 from foretrain.parts import Facts
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from transformers import PretrainedConfig
 
-from foretrain.growth._network import Network
+from foretrain.growth.network import Network
 from foretrain.parts import Part
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from foretrain.growth._network import Layout, Network
-from foretrain.growth._widening import Wider
+from foretrain.growth.network import Layout, Network
+from foretrain.growth.widening import Wider
 from foretrain.hashing import seed_from
 from foretrain.models.initialise import deviation
 from foretrain.models.roles import Role

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from foretrain.growth._network import Layout, Network
-from foretrain.growth._widening import Copying
+from foretrain.growth.network import Layout, Network
+from foretrain.growth.widening import Copying
 from foretrain.models.roles import Role
 from foretrain.parts import Facts
 

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from foretrain.growth._network import Layout, Network, block_of
 from foretrain.growth.base import Growth
+from foretrain.growth.network import Layout, Network, block_of
 from foretrain.parts import Facts
 
 

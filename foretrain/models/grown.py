@@ -13,8 +13,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from foretrain import units
 from foretrain.errors import RequestError
-from foretrain.growth._network import Network, features_per_head, feedforward, groups, refuse_unknown
 from foretrain.growth.base import Growth
+from foretrain.growth.network import Network, features_per_head, feedforward, groups, refuse_unknown
 from foretrain.models.base import Model, from_config
 from foretrain.models.pretrained import Pretrained
 from foretrain.parts import Facts, PartOf

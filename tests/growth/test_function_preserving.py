@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from foretrain.growth._maps import WidthMap, width_map
-from foretrain.growth._network import Layout, Network
 from foretrain.growth.advanced_knowledge import AdvancedKnowledge
 from foretrain.growth.base import Growth
 from foretrain.growth.function_preserving import FunctionPreserving
+from foretrain.growth.maps import WidthMap, width_map
+from foretrain.growth.network import Layout, Network
 from foretrain.models.bert import Bert
 from foretrain.models.gpt2 import Gpt2
 from foretrain.models.llama import Llama

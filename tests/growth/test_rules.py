@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from foretrain.growth._network import Layout, Network
 from foretrain.growth.advanced_knowledge import AdvancedKnowledge
 from foretrain.growth.base import Growth
 from foretrain.growth.copied_padding import CopiedPadding
 from foretrain.growth.function_preserving import FunctionPreserving
+from foretrain.growth.network import Layout, Network
 from foretrain.growth.stacking import Stacking, stacked
 from foretrain.models.bert import Bert
 from foretrain.models.gpt2 import Gpt2

@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from foretrain.growth._maps import Copies, WidthMap, width_map
-from foretrain.growth._network import (
+from foretrain.growth.base import Growth
+from foretrain.growth.maps import Copies, WidthMap, width_map
+from foretrain.growth.network import (
     Dimension,
     Layout,
     Network,
@@ -21,7 +22,6 @@ from foretrain.growth._network import (
     features_per_head,
     groups,
 )
-from foretrain.growth.base import Growth
 from foretrain.hashing import seed_from
 from foretrain.models.roles import Role
 from foretrain.section import Number
