@@ -14,12 +14,15 @@ from foretrain.claims.running import show_claim as show_claim
 from foretrain.console import Terminal
 from foretrain.errors import RequestError
 from foretrain.finetuning import finetune as finetune
+from foretrain.files import write_atomic
+from foretrain.flipping import compare_flips, read_tasks
 from foretrain.generation import generate
 from foretrain.modalities.base import modality_of
 from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Recipe, read_recipe
 from foretrain.recipe import load_recipe as load_recipe
 from foretrain.recipe import make_recipe as make_recipe
+from foretrain.reports.flips_report import flips_page
 from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory
 from foretrain.run_directory import list_runs as list_runs
@@ -28,6 +31,7 @@ from foretrain.running import run as run
 from foretrain.studies.commands import noise as noise
 from foretrain.studies.commands import study as study
 from foretrain.subject import Subject
+from foretrain.tasks.base import Task
 
 RunLike = RunDirectory | Path | str
 
@@ -104,6 +108,47 @@ def evaluate(run: RunLike, *, tasks: Path | str | None = None, step: int | None 
     subject = subject_of(directory, step)
     found = {name: task.evaluate(subject, recipe.seed) for name, task in recipe.tasks.items()}
     return {name: {metric: measured.plain() for metric, measured in metrics.items()} for name, metrics in found.items()}
+
+
+def flips(
+    old: RunLike,
+    new: RunLike,
+    *,
+    tasks: Path | str | None = None,
+    metric: str | None = None,
+    out: Path | str | None = None,
+) -> dict[str, Any]:
+    """What a new model gets wrong that an old one got right, task by task and item by item.
+
+    Args:
+        old: a run, a model's folder, or a hub id.
+        new: the same; where it is a run, its recipe's tasks are those that both do.
+        tasks: a YAML file with `tasks:` that both do instead.
+        metric: the metric whose items are compared; unset: the first of each task that tells of single items.
+        out: write a page (HTML) with every item that flipped there.
+
+    Raises:
+        RequestError: there is no task, a model cannot be read, or a metric does not tell of single items.
+    """
+    paths = [str(each.path if isinstance(each, RunDirectory) else each) for each in (old, new)]
+    found = compare_flips(paths[0], paths[1], _tasks_of(paths[1], tasks), metric)
+    if out is not None:
+        write_atomic(Path(out), flips_page(found))
+    return {**found, "page": None if out is None else str(out)}
+
+
+def _tasks_of(path: str, tasks: Path | str | None) -> dict[str, Task]:
+    """The tasks of a YAML file, or those of the recipe of the run at a path."""
+    if tasks is not None:
+        given = read_recipe(Path(tasks)).get("tasks")
+        if not isinstance(given, dict) or not given:
+            raise RequestError(f"{tasks} should be a YAML file with a mapping `tasks:`.")
+        return read_tasks(given, Path(tasks))
+    run = RunDirectory(Path(path))
+    known = dict(run.load_recipe().tasks) if run.recipe() else {}
+    if not known:
+        raise RequestError(f"{path} is no run whose recipe names tasks; give a YAML file with `tasks:` by --tasks.")
+    return known
 
 
 def report(run: RunLike) -> Path:

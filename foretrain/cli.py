@@ -243,6 +243,21 @@ def compare(
 
 
 @app.command()
+def flips(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A run, or a folder with a model.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A run, or a folder with a model.")],
+    tasks: Annotated[Path | None, typer.Option(help="A YAML file with `tasks:`; those of NEW if left out.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The metric whose items are compared.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a page (HTML) with every item that flipped.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count what a new model gets wrong that an old one got right, and the other way round."""
+    from foretrain import api, views
+
+    _show(api.flips(str(old), str(new), tasks=tasks, metric=metric, out=out), as_json, views.flips)
+
+
+@app.command()
 def study(
     file: Annotated[Path | None, typer.Argument(metavar="STUDY", help="A study (.yaml).")] = None,
     out: Annotated[Path | None, typer.Option(help="The study's directory; studies/NAME if left out.")] = None,

@@ -13,14 +13,16 @@ from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import hash_data, hash_file
 from foretrain.kernels.accelerate import accelerate
 from foretrain.models.base import families, family
-from foretrain.models.pretrained import Pretrained
+from foretrain.models.pretrained import DEFAULT_CONTEXT, Pretrained
 from foretrain.objectives.outputs import Outputs, has_plain_head
 from foretrain.run_directory import RunDirectory
 from foretrain.section import ModelPath, Section
+from foretrain.subject import Subject
 
 if TYPE_CHECKING:
     from foretrain.batch import Batch
     from foretrain.context import Context
+    from foretrain.tokens.tokenizer import TextTokenizer
 
 
 class NamedModel(Section):
@@ -122,14 +124,20 @@ def _run_at(path: str) -> RunDirectory | None:
     return RunDirectory(Path(path)) if (Path(path) / "recipe.yaml").is_file() else None
 
 
-def _load(path: str, where: str) -> tuple[Any, str | None]:
-    """A model in fp32, and the hash of its tokenizer."""
+def read_model(path: str, where: str) -> tuple[Any, TextTokenizer | None]:
+    """A model in fp32, by the path that a recipe may give one: a run's directory, a folder or a hub id.
+
+    Returns:
+        The model, and its tokenizer, where one lies beside it that can be read.
+
+    Raises:
+        RequestError: it cannot be read; `where` says who asked for it.
+    """
     from foretrain.exporting import load_run_model
 
     run = _run_at(path)
     if run is not None:
-        model, text = load_run_model(run)
-        return model, None if text is None else text.hash
+        return load_run_model(run)
     part = Pretrained(path=path)
     try:
         config = part.config(1, {})
@@ -139,9 +147,29 @@ def _load(path: str, where: str) -> tuple[Any, str | None]:
     if family(config) == "vision":
         return model, None
     try:
-        return model, part.default_tokenizer().build(lambda: iter(())).hash
+        return model, part.default_tokenizer().build(lambda: iter(()))
     except RequestError:
         return model, None
+
+
+def read_subject(path: str, where: str, context: int = DEFAULT_CONTEXT, device: torch.device | None = None) -> Subject:
+    """A model of text with its tokenizer, ready to be evaluated; it reads `context` tokens at once, or what it can.
+
+    Raises:
+        RequestError: it cannot be read, or has no tokenizer beside it.
+    """
+    model, tokenizer = read_model(path, where)
+    if tokenizer is None:
+        raise RequestError(f"{where}: {path} has no tokenizer beside it that can be read, so it reads no text.")
+    positions = getattr(model.config, "max_position_embeddings", None)
+    reads = min(context, positions) if isinstance(positions, int) else context
+    return Subject(model if device is None else model.to(device), tokenizer, reads)
+
+
+def _load(path: str, where: str) -> tuple[Any, str | None]:
+    """A model in fp32, and the hash of its tokenizer."""
+    model, tokenizer = read_model(path, where)
+    return model, None if tokenizer is None else tokenizer.hash
 
 
 def _content(path: str) -> str:

@@ -288,6 +288,7 @@ def make_plan(
     notes = list(prepared.warnings)
     refuse_overlap(recipe, modality.describe_overlaps(prepared.overlaps), notes)
     config = modality.config(recipe, prepared)
+    notes += recipe.model.notes(config, prepared.tokenizer)
     context = recipe.model.context_length(config)
     rows = recipe.batch.tokens // context
     if rows == 0:

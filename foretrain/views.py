@@ -190,6 +190,30 @@ def finetuned(tasks: Mapping[str, Mapping[str, Any]]) -> View:
     return shown
 
 
+def flips(found: Mapping[str, Any]) -> View:
+    """`foretrain flips`: both models on every task, and how many items flipped."""
+
+    def told(measured: Mapping[str, Any]) -> str:
+        value = units.measured(measured["value"])
+        known = measured["low"] is not None
+        return f"{value} ({units.measured(measured['low'])} to {units.measured(measured['high'])})" if known else value
+
+    rows = [
+        {
+            "task": f"{name}, {task['metric'].replace('_', ' ')}",
+            "items": task["items"],
+            "old": task["old"],
+            "new": task["new"],
+            "negative flips": told(task["negative_flips"]),
+            "positive flips": told(task["positive_flips"]),
+            "change": told(task["change"]),
+        }
+        for name, task in found["tasks"].items()
+    ]
+    page = [] if found["page"] is None else [str(found["page"])]
+    return [tables.table(rows, caption="shares of items, with 95 % intervals over items"), *page]
+
+
 def batches(rows: Sequence[Mapping[str, Any]]) -> View:
     """`foretrain data show`: where each row comes from, and its text."""
     shown: list[Text | str] = []

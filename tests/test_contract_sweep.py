@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from foretrain.batch import Batch
 from foretrain.checks import check_part
-from foretrain.checks.trial import trial
+from foretrain.checks.trial import TINY, trial
 from foretrain.context import Context
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.document import Document
@@ -140,6 +140,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("feedback", "segmentation"): lambda folder: IMAGES["feedback"]["labelled"],
     ("steering", "learned_masks"): lambda folder: MASKS,
     ("steering", "llkd"): lambda folder: TEACHER,
+    ("steering", "muscle"): lambda folder: {"old": "teacher", "new": "other"},
     ("steering", "random_selection"): lambda folder: TEACHER,
     ("steering", "random_feedback_masks"): lambda folder: MASKS,
     ("feedback", "text"): lambda folder: FEEDBACK["problems"],
@@ -155,7 +156,9 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
         "phases": {"first": {"objective": "causal_lm"}, "second": {"objective": "masked_lm"}}
     },
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
+    ("probe", "function_preservation"): lambda folder: TEACHER,
     ("merge", "instruction_residual"): _residual,
+    ("model", "grown"): lambda folder: {"path": _saved_model(folder), "width": 64, "layers": 3},
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
     ("scorer", "field"): lambda folder: {"field": "quality"},
     ("scorer", "ngram_perplexity"): lambda folder: {"reference": _items(folder)},
@@ -164,6 +167,10 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("task", "exposure"): lambda folder: {"path": "builtin:canaries", "references": 20},
     ("task", "finetune"): lambda folder: {"path": _items(folder), **ONE_STEP},
     ("task", "finetune_tokens"): lambda folder: {"path": _tagged(folder), **ONE_STEP},
+    ("task", "flips"): lambda folder: {
+        "of": {"kind": "multiple_choice", "path": _items(folder)},
+        "against": _saved_model(folder),
+    },
     ("task", "image_probe"): lambda folder: SHAPES,
     ("task", "knn"): lambda folder: {"path": _items(folder)},
     ("task", "infill_loss"): lambda folder: {"path": "builtin:biographies", "options": {"people": 4}},
@@ -190,6 +197,13 @@ def _with_teacher(folder: Path) -> dict[str, Any]:
     return {"models": {"teacher": {"path": _saved_model(folder, vocabulary=384)}}}
 
 
+def _with_two_teachers(folder: Path) -> dict[str, Any]:
+    other = model(vocabulary=384, seed=1)
+    other.save_pretrained(folder / "other")
+    byte_tokenizer().save(folder / "other")
+    return {"models": {**_with_teacher(folder)["models"], "other": {"path": str(folder / "other")}}}
+
+
 RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]] = {
     ("objective", "phases"): {"model": {"kind": "eurobert", "layers": 2, "width": 32, "heads": 2, "context": 32}},
     ("steering", "distillation"): _with_teacher,
@@ -200,6 +214,7 @@ RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]
     ("feedback", "segmentation"): IMAGES,
     ("steering", "learned_masks"): IMAGES,
     ("steering", "llkd"): _with_teacher,
+    ("steering", "muscle"): _with_two_teachers,
     ("steering", "random_selection"): _with_teacher,
     ("steering", "random_feedback_masks"): IMAGES,
     ("steering", "random_masks"): IMAGES,
@@ -212,6 +227,8 @@ RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]
     ("steering", "value_mixture"): {"feedback": FEEDBACK},
     ("steering", "value_weighting"): {"feedback": FEEDBACK},
     ("probe", "one_step"): {"feedback": FEEDBACK},
+    ("probe", "function_preservation"): _with_teacher,
+    ("steering", "sub_models"): {"model": {**TINY["model"], "layers": 4}},
     ("probe", "task_dip"): {
         "tasks": {"sums": {"kind": "completion_loss", **FEEDBACK["problems"], "limit": 4}},
         "overlap": "warn",

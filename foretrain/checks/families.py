@@ -15,6 +15,7 @@ from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.formats.base import Format
 from foretrain.corpus.scorers.base import Scorer
 from foretrain.feedback.base import Feedback
+from foretrain.growth.base import Growth
 from foretrain.images.builtin.base import ImageBuiltin
 from foretrain.images.formats.base import ImageFormat
 from foretrain.merging.base import Merge
@@ -58,6 +59,7 @@ FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     DocumentOrder: of_data.check_order,
     Executor: of_studies.check_executor,
     Format: of_data.check_format,
+    Growth: of_data.check_growth,
     ImageBuiltin: of_data.check_image_set,
     ImageFormat: of_data.check_image_format,
     Merge: of_studies.check_merge,

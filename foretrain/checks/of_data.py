@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from foretrain.checks.promises import equal, need, title
 from foretrain.checks.trial import (
@@ -25,6 +27,7 @@ from foretrain.checks.trial import (
 from foretrain.corpus.decoding import Decoder
 from foretrain.corpus.document import Document
 from foretrain.errors import RequestError
+from foretrain.growth.network import Layout, Network
 from foretrain.hashing import hash_data
 from foretrain.images.subject import ImageSubject
 from foretrain.modalities.base import modality_of
@@ -182,6 +185,28 @@ def check_model(part: Any, recipe: Figures) -> None:
             need(found.shape == (1, length, config.vocab_size), f"{title(part)}: logits have shape {list(found.shape)}")
     need(bool(torch.isfinite(found).all()), f"{title(part)}: a fresh model gives numbers that are not finite")
     need(modality_of(config).shape(config) != {}, f"{title(part)} reads what no modality knows of")
+
+
+def check_growth(part: Any, recipe: Figures) -> None:
+    """The shapes that it says, the same each time, and every number finite; what it was given is left alone."""
+    name = title(part)
+    plain = trial(recipe).plan.build_model()
+    assert isinstance(plain, PreTrainedModel)
+    small = Network.of(plain)
+    target = copy.deepcopy(small.config)
+    for size in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size"):
+        setattr(target, size, 2 * getattr(target, size))
+    reached = part.shape(small.config, target)
+    with untouched(part, plain):
+        first, again = part.grow(small, reached, 3), part.grow(small, reached, 3)
+    shapes = {name: tuple(tensor.shape) for name, tensor in first.weights.items()}
+    need(shapes == Layout(reached).shapes, f"{name}: `grow` gives other shapes than `shape` says")
+    need(equal(dict(first.weights), dict(again.weights)), f"{name}: one seed gives two networks")
+    need(all(bool(w.isfinite().all()) for w in first.weights.values()), f"{name}: a weight is not finite")
+    need(bool(shapes != Layout(small.config).shapes), f"{name} makes nothing larger")
+    own = {tensor.data_ptr() for tensor in small.weights.values()}
+    need(not own & {tensor.data_ptr() for tensor in first.weights.values()}, f"{name}: shares tensors with its source")
+    list(part.notes(small.config, reached))
 
 
 def _noise(config: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -20,6 +21,7 @@ from foretrain.parts import Part
 from foretrain.section import Count
 
 if TYPE_CHECKING:
+    from foretrain.tokens.tokenizer import TextTokenizer
     from foretrain.tokens.tokenizers.base import Tokenizer
 
 Family = Literal["decoder", "encoder", "vision"]
@@ -55,6 +57,14 @@ class Model(Part):
     def context_length(self, config: PretrainedConfig) -> int:
         """Tokens (patches, of an image) the model reads at once in this run."""
         return patches(config) if family(config) == "vision" else int(config.max_position_embeddings)
+
+    def notes(self, config: PretrainedConfig, tokenizer: TextTokenizer | None) -> Iterable[str]:
+        """What a user should know of the model in this run, for the plan; `tokenizer` is the run's.
+
+        Raises:
+            RequestError: the tokenizer has as many ids as the model expects, and is another one all the same.
+        """
+        return ()
 
     def skeleton(self, config: PretrainedConfig) -> PreTrainedModel:
         """The model on the meta device: names and shapes of all parameters, no memory."""

@@ -18,6 +18,7 @@ from foretrain.steering.base import Steering
 
 if TYPE_CHECKING:
     from foretrain.context import Context
+    from foretrain.named_models import Reference
     from foretrain.objectives.outputs import Outputs
 
 Known = tuple[Tensor, Tensor]
@@ -73,8 +74,10 @@ class Taught(Steering):
     def targets(self, outputs: Outputs, batch: Batch) -> Targets | None:
         """The mixed targets; the learner's own outputs are not looked at."""
         found = self.known(batch)
-        if found is None:
-            return None
+        return None if found is None else self.heard(found, batch)
+
+    def heard(self, found: Known, batch: Batch) -> Targets:
+        """What a teacher knows of some rows, mixed with their labels; its loss is remembered for the step's figures."""
         losses, mask = -found[1][..., 0], batch["mask"] & (found[0][..., 1] >= 0)
         self._heard.append(torch.stack([(losses * mask).sum(dtype=torch.float64), mask.sum().double()]))
         return self.mixed(found, batch.step)
@@ -110,17 +113,27 @@ class TaughtByModel(Taught):
             RequestError: the recipe has no such model, or it has another tokenizer; more candidates than there are ids.
         """
         super().setup(context)
-        self._teacher = context.named(self.model)
-        own, theirs = vocabulary_of(context), self._teacher.vocabulary
-        if theirs != own:
-            raise RequestError(
-                f"steering '{self.kind}': the model '{self.model}' tells {theirs} tokens apart and this run's {own}, "
-                "though their tokenizer is the same; name one with as many rows in its output layer."
-            )
+        self._teacher = teacher_named(self.model, self.kind, context)
 
     def known(self, batch: Batch) -> Known | None:
         found: Known = self._teacher.outputs(batch).candidates(batch["labels"], self._choices)
         return found
+
+
+def teacher_named(name: str, kind: str, context: Context) -> Reference:
+    """A model of the recipe that tells the same tokens apart as the learner does; `kind` of the steering that asks.
+
+    Raises:
+        RequestError: the recipe has none of that name, it has another tokenizer, or another number of ids.
+    """
+    teacher = context.named(name)
+    own = vocabulary_of(context)
+    if teacher.vocabulary != own:
+        raise RequestError(
+            f"steering '{kind}': the model '{name}' tells {teacher.vocabulary} tokens apart and this run's {own}, "
+            "though their tokenizer is the same; name one with as many rows in its output layer."
+        )
+    return teacher
 
 
 def vocabulary_of(context: Context) -> int:

@@ -78,6 +78,7 @@ class Measured:
         values: each item's own value, in the order of the items, for paired comparisons.
         weights: each item's weight (tokens, bytes); empty: all the same.
         truncated: how many items did not fit the context and lost the beginning (or the rest) of what was given.
+        answers: what was answered to each item, where the metric goes by an answer; empty: it does not.
     """
 
     value: float
@@ -88,9 +89,10 @@ class Measured:
     values: tuple[float, ...] = field(default=(), repr=False)
     weights: tuple[float, ...] = field(default=(), repr=False)
     truncated: int = 0
+    answers: tuple[str, ...] = field(default=(), repr=False)
 
     def plain(self) -> dict[str, Any]:
-        """The figures without those of each item, for result files."""
+        """The figures without what is known of each item, for result files."""
         return {
             "value": self.value,
             "low": self.low,

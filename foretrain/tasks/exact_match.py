@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -96,8 +96,10 @@ class ExactMatch(LocalTask):
         # A space at the end belongs to the first word of the answer, which the model is to write itself.
         prompts = [(before + item.given).rstrip(" ") for item in items]
         written = generate(subject, prompts, tokens=self.tokens, stop=self.stop)
-        right = [self.normalise(one.text) in item.accepted for one, item in zip(written, items, strict=True)]
-        return {"exact_match": proportion(right, truncated=sum(one.truncated for one in written))}
+        answers = tuple(self.normalise(one.text) for one in written)
+        right = [answer in item.accepted for answer, item in zip(answers, items, strict=True)]
+        found = proportion(right, truncated=sum(one.truncated for one in written))
+        return {"exact_match": replace(found, answers=answers)}
 
     def normalise(self, text: str) -> str:
         """What is compared of a continuation or an answer; empty where there is nothing."""

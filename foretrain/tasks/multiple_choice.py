@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -89,8 +89,10 @@ class MultipleChoice(LikelihoodTask):
         )
 
         def share(scores: np.ndarray) -> Measured:
-            picks = (int(np.argmax(part)) for part in np.split(scores, ends))
-            return proportion([pick == answer for pick, answer in zip(picks, answers, strict=True)], truncated=cut)
+            picks = [int(np.argmax(part)) for part in np.split(scores, ends)]
+            right = [pick == answer for pick, answer in zip(picks, answers, strict=True)]
+            answered = tuple(item.choices[pick] for item, pick in zip(items, picks, strict=True))
+            return replace(proportion(right, truncated=cut), answers=answered)
 
         losses = [
             float(logsumexp(part) - part[answer]) for part, answer in zip(np.split(logs, ends), answers, strict=True)
