@@ -21,6 +21,7 @@ from foretrain.section import ModelPath, Section
 if TYPE_CHECKING:
     from foretrain.batch import Batch
     from foretrain.context import Context
+    from foretrain.tokens.tokenizer import TextTokenizer
 
 
 class NamedModel(Section):
@@ -76,11 +77,11 @@ class Reference:
 
     def _ready(self, path: str) -> nn.Module:
         context, where = self._context, f"models.{self.name}"
-        model, tokenizer = _load(path, where)
+        model, tokenizer = load_named(path, where)
         if context.text is not None:
             if tokenizer is None:
                 raise RequestError(f"{where}: {path} has no tokenizer beside it, so its tokens cannot be told to fit.")
-            if tokenizer != context.text.hash:
+            if tokenizer.hash != context.text.hash:
                 raise RequestError(
                     f"{where}: {path} was trained with another tokenizer than this run's, so a token is not the same "
                     "thing to both. Name a model with this run's tokenizer, or set the run's `tokenizer` to "
@@ -121,14 +122,21 @@ def _run_at(path: str) -> RunDirectory | None:
     return RunDirectory(Path(path)) if (Path(path) / "recipe.yaml").is_file() else None
 
 
-def _load(path: str, where: str) -> tuple[Any, str | None]:
-    """A model in fp32, and the hash of its tokenizer."""
+def load_named(path: str, where: str) -> tuple[Any, TextTokenizer | None]:
+    """A model in fp32, and its tokenizer, where it has one beside it.
+
+    Args:
+        path: a model folder, a run's directory or a hub id.
+        where: what named it, for messages.
+
+    Raises:
+        RequestError: it cannot be loaded.
+    """
     from foretrain.exporting import load_run_model
 
     run = _run_at(path)
     if run is not None:
-        model, text = load_run_model(run)
-        return model, None if text is None else text.hash
+        return load_run_model(run)
     part = Pretrained(path=path)
     try:
         config = part.config(1, {})
@@ -138,7 +146,7 @@ def _load(path: str, where: str) -> tuple[Any, str | None]:
     if family(config) == "vision":
         return model, None
     try:
-        return model, part.default_tokenizer().build(lambda: iter(())).hash
+        return model, part.default_tokenizer().build(lambda: iter(()))
     except RequestError:
         return model, None
 

@@ -57,7 +57,15 @@ class Text(Modality):
         self, recipe: Recipe, items: HeldOut, tokenizer: TextTokenizer | None, progress: Progress | None
     ) -> Prepared:
         part = recipe.tokenizer or recipe.model.default_tokenizer()
-        return prepare(recipe.corpus, part, tokenizer=tokenizer, items=items, progress=progress, seed=recipe.seed)
+        return prepare(
+            recipe.corpus,
+            part,
+            tokenizer=tokenizer,
+            items=items,
+            progress=progress,
+            seed=recipe.seed,
+            models=recipe.models,
+        )
 
     def describe_overlaps(self, overlaps: Sequence[Overlap]) -> str:
         return describe_overlaps(overlaps)
