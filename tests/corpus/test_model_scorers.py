@@ -233,7 +233,7 @@ def test_unknown_models_are_refused_before_anything_is_read(models: dict[str, Na
 def test_models_that_cannot_score_are_refused(models: dict[str, NamedModel], tmp_path: Path) -> None:
     tokenizer = tiny_trainer().context.tokenizer
     part = Bert(layers=1, width=16, heads=1, context=16)
-    special = {"bos": 0, "eos": 0, "pad": 1, "mask": 2}
+    special: dict[str, int | None] = {"bos": 0, "eos": 0, "pad": 1, "mask": 2}
     part.build(part.config(tokenizer.vocabulary, special), 0).save_pretrained(tmp_path / "bert")
     tokenizer.save(tmp_path / "bert")
     with pytest.raises(RequestError, match=r"models\.bert: .* is no decoder"):
