@@ -10,7 +10,7 @@ import pytest
 
 from foretrain.corpus.builtin.junk import BOILERPLATE, Junk
 
-WORDS = "the quick brown fox jumps over the lazy dog and naps".split()
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "and", "naps"]
 
 
 @pytest.fixture
