@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_text_follows_the_chain() -> None:
     for word, count in Counter(word for text in texts for word in text).items():
         # Words of one class come together, so counts spread more than independent ones.
         assert count / total == pytest.approx(chain.frequencies[word], rel=0.15)
-    pairs = Counter((chain.classes[a], b) for text in texts for a, b in zip(text, text[1:], strict=False))
+    pairs = Counter((chain.classes[a], b) for text in texts for a, b in pairwise(text))
     following = chain.following()
     for before in range(3):
         seen = sum(count for (kind, _), count in pairs.items() if kind == before)
@@ -57,7 +58,7 @@ def test_the_entropy_is_that_of_the_text() -> None:
     following, total, count = chain.following(), 0.0, 0
     for document in SMALL.documents():
         words = [spelled.index(word) for word in document.text.split()]
-        total -= sum(math.log(following[chain.classes[a], b]) for a, b in zip(words, words[1:], strict=False))
+        total -= sum(math.log(following[chain.classes[a], b]) for a, b in pairwise(words))
         count += len(words) - 1
         assert document.metadata == {"entropy": chain.entropy()}
     assert total / count == pytest.approx(chain.entropy(), rel=0.02)
