@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from foretrain.objectives.base import Objective
     from foretrain.recipe import Recipe
     from foretrain.stages import Timeline
+    from foretrain.tokens.readable import Readable
     from foretrain.tokens.stream import Stream
     from foretrain.tokens.tokenizer import TextTokenizer
 
@@ -37,6 +38,10 @@ def _no_models(name: str) -> Reference:
 
 def _no_split(split: str = "steer", tokens: int | None = None) -> dict[str, float]:
     raise RequestError(f"There is no {split} split to measure on outside of a run.")
+
+
+def _no_sets(split: str) -> Mapping[str, Readable]:
+    raise RequestError(f"There is no {split} split to read outside of a run.")
 
 
 def _no_step(gradient: Mapping[str, Tensor], rate: float | None = None) -> None:
@@ -100,6 +105,9 @@ class Context:
     """The model that the recipe gives a name under `models:`, loaded once."""
     evaluate: Evaluate = _no_split
     """Losses of the domains on a split, measured now; they count in the cost of the step."""
+    sets: Callable[[str], Mapping[str, Readable]] = _no_sets
+    """The sets of a split (`train`, `steer`, `validation`) by domain, of those that have it; for probes, which may look
+    at what judges."""
     undone: Callable[[], AbstractContextManager[None]] = nullcontext
     """`with context.undone():` whatever is done inside to weights, optimizer and objective is put back at its end."""
     apply: Apply = _no_step

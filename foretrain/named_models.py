@@ -78,11 +78,11 @@ class Reference:
 
     def _ready(self, path: str) -> nn.Module:
         context, where = self._context, f"models.{self.name}"
-        model, tokenizer = _load(path, where)
+        model, tokenizer = read_model(path, where)
         if context.text is not None:
             if tokenizer is None:
                 raise RequestError(f"{where}: {path} has no tokenizer beside it, so its tokens cannot be told to fit.")
-            if tokenizer != context.text.hash:
+            if tokenizer.hash != context.text.hash:
                 raise RequestError(
                     f"{where}: {path} was trained with another tokenizer than this run's, so a token is not the same "
                     "thing to both. Name a model with this run's tokenizer, or set the run's `tokenizer` to "

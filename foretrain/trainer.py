@@ -85,6 +85,7 @@ class Trainer:
             feedback=cache(self._feedback),
             named=cache(self._named),
             evaluate=self._evaluate,
+            sets=plan.sets,
             undone=lambda: self.moving.undone(),
             apply=self._apply,
         )

@@ -161,6 +161,7 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("model", "grown"): lambda folder: {"path": _saved_model(folder), "width": 64, "layers": 3},
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
     ("scorer", "field"): lambda folder: {"field": "quality"},
+    ("scorer", "model_loss"): lambda folder: TEACHER,
     ("scorer", "ngram_perplexity"): lambda folder: {"reference": _items(folder)},
     ("task", "completion_loss"): lambda folder: {"path": _items(folder)},
     ("task", "exact_match"): lambda folder: {"path": _items(folder), "prompt": "question", "answer": "label"},
@@ -202,6 +203,9 @@ def _with_two_teachers(folder: Path) -> dict[str, Any]:
     other.save_pretrained(folder / "other")
     byte_tokenizer().save(folder / "other")
     return {"models": {**_with_teacher(folder)["models"], "other": {"path": str(folder / "other")}}}
+def _with_reference(folder: Path) -> dict[str, Any]:
+    (folder / "small").mkdir()
+    return {"models": {**_with_teacher(folder)["models"], "reference": {"path": _saved_model(folder / "small")}}}
 
 
 RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]] = {
@@ -211,6 +215,8 @@ RECIPES: dict[tuple[str, str], dict[str, Any] | Callable[[Path], dict[str, Any]]
     ("steering", "salt"): _with_teacher,
     ("steering", "salt_selection"): _with_teacher,
     ("steering", "sequence_distillation"): _with_teacher,
+    ("scorer", "miniplm"): _with_reference,
+    ("scorer", "model_loss"): _with_teacher,
     ("feedback", "segmentation"): IMAGES,
     ("steering", "learned_masks"): IMAGES,
     ("steering", "llkd"): _with_teacher,

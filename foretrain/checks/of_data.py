@@ -50,6 +50,8 @@ def check_builtin(part: Any, recipe: Figures) -> None:
 def check_scorer(part: Any, recipe: Figures) -> None:
     """A finite number for each document, of its own making; plain data say what decides it."""
     name, texts = title(part), [text for text in TEXTS if text.strip()]
+    part = part.model_copy(deep=True)
+    part.setup(trial(recipe).plan.recipe.models)
     # Whatever field a scorer asks for is there.
     numbers = {value: float(place) for place, value in enumerate(part.model_dump().values()) if isinstance(value, str)}
     documents = [Document(str(place), text, "check", dict(numbers)) for place, text in enumerate(texts * 2)]

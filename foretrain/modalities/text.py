@@ -59,7 +59,15 @@ class Text(Modality):
         self, recipe: Recipe, items: HeldOut, tokenizer: TextTokenizer | None, progress: Progress | None
     ) -> Prepared:
         part = recipe.tokenizer or recipe.model.default_tokenizer()
-        found = prepare(recipe.corpus, part, tokenizer=tokenizer, items=items, progress=progress, seed=recipe.seed)
+        found = prepare(
+            recipe.corpus,
+            part,
+            tokenizer=tokenizer,
+            items=items,
+            progress=progress,
+            seed=recipe.seed,
+            models=recipe.models,
+        )
         names = [name for each in (recipe.objective, *recipe.steering) for name in each.special_tokens()]
         found.tokenizer = with_named(needed(found.tokenizer), names)
         return found

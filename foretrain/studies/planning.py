@@ -118,6 +118,11 @@ class ArmPlan:
         """What a trial of this arm spends, in `steps`, `tokens` or `flops`."""
         return float(sum(run.cost[unit] for run in self.runs))
 
+    @property
+    def scoring(self) -> float:
+        """FLOPs of scoring documents before it runs; its runs share them."""
+        return float(max(run.cost["scoring"] for run in self.runs))
+
     def step(self, unit: str) -> float:
         """What its dearest step spends."""
         return 1.0 if unit == "steps" else float(max(run.cost[f"step_{unit}"] for run in self.runs))

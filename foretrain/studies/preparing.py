@@ -116,6 +116,9 @@ class Preparation:
                     tuned=chosen.changes if chosen else None,
                     tuning_flops=chosen.flops if chosen else 0.0,
                 )
+            for name in names:
+                more = max(0.0, self.plans[name].scoring - self.plans[base].scoring)
+                self.plans[name] = replace(self.plans[name], one_off=self.plans[name].one_off + more)
 
         self.terminal.say(f"planning {len(study.arms)} arms")
         self.plans = {}

@@ -57,7 +57,7 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
         beginnings of those that are measured on the way too; `tokenizer`, `judges` (the validation text of its domains,
         as much of it as is read), `tasks` and `weights`, by which figures of two arms compare or do not; `context` and
         `stateful` (whether the objective keeps something beside the model), by which runs merge or do not; `corpus`,
-        the hash of each domain's documents.
+        the hash of each domain's documents; `scoring`, FLOPs that models took once to score them.
     """
     recipe = make_recipe(payload["recipe"])
     plan = make_plan(recipe, tokenizer=_tokenizer_of(recipe, payload["start"]))
@@ -87,6 +87,7 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
         "stateful": bool(list(trainer.objective.modules()) or trainer.objective.state_dict()),
         "corpus": plan.hashes["corpus"],
         "scores": plan.hashes.get("scores", {}),
+        "scoring": sum(report.get("scoring_flops", 0) for report in plan.prepared.reports.values()),
     }
 
 

@@ -1,11 +1,12 @@
 """Prepare: from the domains of a recipe to token sets on disk, each made once and found again by content.
 
-The cache holds four kinds of folders, named by the hash of all that decides their content:
+The cache holds five kinds of folders, named by the hash of all that decides their content:
 
     tokenizers/HASH/   a tokenizer trained on the corpus      documents of all domains, settings of the tokenizer
     tokens/HASH/       shards of a domain and manifest.json   documents of the domain, tokenizer, format
     overlaps/HASH/     what the domain shares with items      documents of the domain, items
     scores/HASH/       a number for each document             documents of the domain, scorer
+    losses/HASH/       a model's loss on each of their tokens texts of some documents, model (`scorers/_losses.py`)
 
 Which documents are kept and how they are sorted is decided anew each time and copies nothing (`arranged.py`), so that
 tokens made once serve every selection and every order.
@@ -16,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from foretrain.corpus.document import Document
 from foretrain.corpus.overlap import Overlap, OverlapIndex
+from foretrain.corpus.scorers.base import Scorer
 from foretrain.corpus.source import Source, open_domain
 from foretrain.corpus.splits import Split
 from foretrain.errors import CorruptFile, RequestError
@@ -38,6 +40,9 @@ from foretrain.tokens.shard_file import FORMAT
 from foretrain.tokens.shards import SetWriter, TokenSet
 from foretrain.tokens.tokenizer import TextTokenizer
 from foretrain.tokens.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:
+    from foretrain.named_models import NamedModel
 
 Progress = Callable[[int, str], None]
 """`progress(tokens, domain)`: tokens made so far, over all domains, and the domain at work."""
@@ -81,6 +86,7 @@ def prepare(
     cache: Path | None = None,
     progress: Progress | None = None,
     seed: int = 0,
+    models: Mapping[str, NamedModel] | None = None,
 ) -> Prepared:
     """Tokenize what has not been tokenized before, and open it.
 
@@ -92,6 +98,7 @@ def prepare(
         cache: where prepared data is kept; `$FORETRAIN_CACHE` or `~/.cache/foretrain` by default.
         progress: told of the tokens made.
         seed: decides which documents are kept where any may be.
+        models: that the recipe names, for scorers.
 
     Raises:
         RequestError: an input is missing or wrong, or a domain that should be trained on has nothing to train on.
@@ -100,6 +107,7 @@ def prepare(
     """
     cache = cache or cache_folder()
     sources = {name: open_domain(domain) for name, domain in corpus.items()}
+    scorers = {name: _scorer(name, domain, models or {}) for name, domain in corpus.items()}
     prints = {name: source.fingerprint() for name, source in sources.items()}
     tokenizer = tokenizer or _tokenizer(part, sources, prints, cache)
     if tokenizer.eos is None:
@@ -118,7 +126,7 @@ def prepare(
         prepared.reports[name] = manifest
         prepared.hashes["tokens"][name] = {split: found.hash for split, found in sets.items()}
         if "train" in sets:
-            _arrange(prepared, name, corpus[name], sets["train"], cache, seed)
+            _arrange(prepared, name, corpus[name], scorers[name], sets["train"], cache, seed)
         prepared.warnings += _warnings(name, manifest)
         if index is not None:
             prepared.overlaps += work.overlaps(hash_data(items))
@@ -131,14 +139,30 @@ def prepare(
     return prepared
 
 
-def _arrange(prepared: Prepared, name: str, domain: Domain, tokens: TokenSet, cache: Path, seed: int) -> None:
+def _scorer(name: str, domain: Domain, models: Mapping[str, NamedModel]) -> Scorer | None:
+    """A domain's scorer, ready to score; the recipe's own stays as it was read."""
+    if domain.score is None:
+        return None
+    scorer = domain.score.model_copy(deep=True)
+    try:
+        scorer.setup(models)
+    except RequestError as error:
+        raise RequestError(f"corpus.{name}.{error}") from error
+    return scorer
+
+
+def _arrange(
+    prepared: Prepared, name: str, domain: Domain, scorer: Scorer | None, tokens: TokenSet, cache: Path, seed: int
+) -> None:
     """Score a domain's training documents, keep those that are wanted, and put them in order, as the recipe says."""
     scores: Scores | None = None
-    if domain.score is not None:
+    if scorer is not None:
         print_ = prepared.hashes["corpus"][name]
-        scores = document_scores(name, domain, domain.score, print_, tokens.documents, cache)
+        scores, cost = document_scores(name, domain, scorer, print_, tokens.documents, cache)
         prepared.hashes.setdefault("scores", {})[name] = hash_bytes(scores.tobytes())
         prepared.reports[name] = {**prepared.reports[name], "scores": describe(scores)}
+        if cost:
+            prepared.reports[name]["scoring_flops"] = cost
     documents: Ints | None = None
     if domain.keep is not None:
         wanted = domain.keep.tokens

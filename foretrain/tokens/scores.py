@@ -1,7 +1,7 @@
 """Scores: a number for each training document of a domain, made once and kept in the cache beside its tokens.
 
     scores/HASH/train.npy      float64, one number a document, in the order of the token set's documents
-    scores/HASH/manifest.json  the documents and the scorer that they are of
+    scores/HASH/manifest.json  the documents and the scorer that they are of, and what they cost
 
 HASH is of the domain's documents and of the scorer with all that it reads, so another tokenizer finds them again.
 """
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def document_scores(name: str, domain: Domain, scorer: Scorer, fingerprint: str, count: int, cache: Path) -> Scores:
-    """The scores of a domain's training documents.
+def document_scores(
+    name: str, domain: Domain, scorer: Scorer, fingerprint: str, count: int, cache: Path
+) -> tuple[Scores, int]:
+    """The scores of a domain's training documents, and the FLOPs that they cost when they were made.
 
     Args:
         name: of the domain.
         domain: whose documents are scored.
-        scorer: by what.
+        scorer: by what; it has seen the recipe's models.
         fingerprint: of the domain's documents.
         count: how many documents there are.
         cache: where they are kept.
@@ -56,21 +58,23 @@ def document_scores(name: str, domain: Domain, scorer: Scorer, fingerprint: str,
                 "a score that is no finite number."
             )
         np.save(folder / "train.npy", scores)
-        write_json(folder / "manifest.json", {**content, "count": len(scores), "hash": hash_bytes(scores.tobytes())})
+        counts = {"count": len(scores), "flops": scorer.flops(), "hash": hash_bytes(scores.tobytes())}
+        write_json(folder / "manifest.json", {**content, **counts})
 
     folder = made_once(cache / "scores" / hash_data(content), make)
     return _load(folder, count)
 
 
-def _load(folder: Path, count: int) -> Scores:
+def _load(folder: Path, count: int) -> tuple[Scores, int]:
     try:
         scores: Scores = np.load(folder / "train.npy", allow_pickle=False)
-        known = read_json(folder / "manifest.json")["hash"]
+        manifest = read_json(folder / "manifest.json")
+        known = manifest["hash"]
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise _damaged(folder) from error
     if scores.shape != (count,) or scores.dtype != np.float64 or hash_bytes(scores.tobytes()) != known:
         raise _damaged(folder)
-    return scores
+    return scores, int(manifest.get("flops", 0))
 
 
 def _damaged(folder: Path) -> CorruptFile:

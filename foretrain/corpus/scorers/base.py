@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from foretrain.corpus.document import Document
 from foretrain.parts import Part
+
+if TYPE_CHECKING:
+    from foretrain.named_models import NamedModel
 
 
 class Scorer(Part):
@@ -15,6 +18,13 @@ class Scorer(Part):
 
     axis: ClassVar[str] = "scorer"
     modality: ClassVar[str] = "text"
+
+    def setup(self, models: Mapping[str, NamedModel]) -> None:
+        """See the models that the recipe names, before anything is read.
+
+        Raises:
+            RequestError: one that the scorer asks is not among them.
+        """
 
     def content(self) -> Any:
         """Plain data that decides the scores beside the documents: settings, and a hash of all that is read."""
@@ -27,3 +37,7 @@ class Scorer(Part):
         Raises:
             RequestError: a document cannot be scored, or something that the scorer reads is missing or wrong.
         """
+
+    def flops(self) -> int:
+        """FLOPs of the scores given so far, whenever they were computed; 0 for scorers without matrix products."""
+        return 0
