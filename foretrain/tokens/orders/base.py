@@ -26,6 +26,8 @@ class DocumentOrder(Part):
     """Whether a limit of distinct tokens (`unique`), which draws windows, leaves it the order that it is."""
     by_score: ClassVar[bool] = False
     """Whether it needs a score of each document."""
+    repeats: ClassVar[bool] = False
+    """Whether a document may stand in more places than one, or in none."""
 
     def arranged(self, scores: Scores) -> Ints | None:
         """The places of the documents with these scores, first to last; None where they lie as they are."""
