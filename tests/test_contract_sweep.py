@@ -137,7 +137,13 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "random_selection"): lambda folder: TEACHER,
     ("steering", "random_feedback_masks"): lambda folder: MASKS,
     ("corpus step", "decontaminate"): lambda folder: {"items": {"checked": "builtin:biographies"}},
-    ("corpus step", "language"): lambda folder: {"keep": ["english"], "bytes": 2000},
+    ("corpus step", "language"): lambda folder: {
+        "keep": ["people"],
+        "samples": {
+            "people": {"path": "builtin:biographies", "options": {"people": 20}},
+            "sums": {"path": "builtin:arithmetic", "options": {"count": 20}},
+        },
+    },
     ("corpus step", "score"): lambda folder: {"scorer": "random"},
     ("corpus executor", "slurm"): lambda folder: {"partition": "any"},
     ("feedback", "text"): lambda folder: FEEDBACK["problems"],

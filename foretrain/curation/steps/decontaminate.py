@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from foretrain.corpus.document import Document
 from foretrain.corpus.items import read_items
@@ -65,11 +65,13 @@ class Decontaminate(CorpusStep):
     tasks: dict[str, PartOf[Task]] = {}
     """Tasks by name, as in a recipe: their items."""
 
-    def faults(self, before: Sequence[CorpusStep]) -> Iterator[str]:
+    @model_validator(mode="after")
+    def _something(self) -> Decontaminate:
         if not self.items and not self.tasks:
-            yield "decontaminate: name `items` or `tasks` that the corpus must not hold"
+            raise ValueError("name `items` or `tasks` that the corpus must not hold")
         if both := sorted(set(self.items) & set(self.tasks)):
-            yield f"decontaminate: '{both[0]}' is the name of a set of items and of a task; each needs its own"
+            raise ValueError(f"'{both[0]}' is the name of a set of items and of a task; each needs its own")
+        return self
 
     def check(self) -> None:
         """See that there are items, and that at least one of each set is long enough to be looked for."""

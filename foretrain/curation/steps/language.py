@@ -24,6 +24,7 @@ from foretrain.wording import check_template
 
 STRETCH = 100
 """Bytes that are judged at once."""
+_FEW = 100
 _BUILTIN = {"english": "builtin:english", "python": "builtin:python"}
 Guess = Callable[[str], tuple[str, float]]
 """A text's language, and how sure it is, from 0 to 1."""
@@ -38,6 +39,8 @@ class Sample(Section):
     """The field that holds it, or a template."""
     where: dict[str, Wanted] = {}
     """Only records whose field has this value: `{language: de}`, where a file holds several."""
+    limit: Count | None = Field(None, gt=0)
+    """At most so many documents of each file."""
     options: dict[str, Any] = {}
     """Settings of a `builtin:` corpus, or of a `hub:` data set."""
 
@@ -110,7 +113,7 @@ class Language(CorpusStep):
         return {**plain, "samples": {name: sample.read().content() for name, sample in self._samples().items()}}
 
     def _samples(self) -> dict[str, Sample]:
-        return self.samples or {name: Sample(path=path) for name, path in _BUILTIN.items()}
+        return self.samples or {name: Sample(path=path, limit=_FEW) for name, path in _BUILTIN.items()}
 
     def sift(self, documents: Iterator[Document], stage: Stage, rank: int) -> Iterator[Document | Dropped]:
         guess = self._by_samples() if self.model is None else self._by_model()
