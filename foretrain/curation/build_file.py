@@ -68,7 +68,8 @@ def order_faults(steps: Sequence[CorpusStep]) -> Iterator[str]:
     for number, step in enumerate(steps):
         for name in step.needs:
             if name not in given:
-                yield f"steps[{number}]: {step.kind} needs the score '{name}' of each document, {_who_gives(name, steps)}"
+                who = _who_gives(name, steps)
+                yield f"steps[{number}]: {step.kind} needs the score '{name}' of each document, {who}"
         for name in step.gives():
             if name in given:
                 yield f"steps[{number}]: {step.kind} gives the score '{name}', which {given[name]} has given before"

@@ -6,8 +6,9 @@
         card.html                     the same for people, with examples of what was dropped
         .stages/                      what each stage left (`stage.py`); a recipe that reads the folder passes it over
 
-A stage's folder is named by the hash of its step, of all it reads, and of the stages before, so a build that was killed
-goes on where it was, and one whose last step was changed begins there. Stages of former settings are removed at the end.
+A stage's folder is named by the hash of its step, of all it reads, and of the stages before, so a build that was
+killed goes on where it was, and one whose last step was changed begins there. Stages of former settings are removed at
+the end.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def build(made: CorpusBuild, folder: Path, terminal: Saying, restart: bool = Fal
         if restart:
             _clear(folder)
         done: list[Built] = []
-        for number, step in enumerate([None, *made.steps]):
-            done.append(_stage(made, folder, number, step, done, source, terminal))
+        plan: list[CorpusStep | None] = [None, *made.steps]
+        for number, part in enumerate(plan):
+            done.append(_stage(made, folder, number, part, done, source, terminal))
             if not done[-1].counts.kept:
                 raise RequestError(_nothing_left(done))
         manifest = _finished(made, folder, done)

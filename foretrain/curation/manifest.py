@@ -58,8 +58,9 @@ def make_manifest(
         "shards": shards,
         "inputs": [read.content() for read in made.read],
         "build": made.plain(),
-        "stages": [_stage(each, None if number == 0 else made.steps[number - 1].content())
-                   for number, each in enumerate(done)],
+        "stages": [
+            _stage(each, None if number == 0 else made.steps[number - 1].content()) for number, each in enumerate(done)
+        ],
         "cost": {
             "seconds": sum(each.seconds for each in done) + seconds,
             "sifting_seconds": processor,

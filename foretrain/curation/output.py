@@ -16,7 +16,7 @@ from typing import Any
 
 from foretrain.corpus.document import Document
 from foretrain.curation.shard import TableWriter, read_documents
-from foretrain.curation.stage import Pass
+from foretrain.curation.stage import Pass, shard_file
 from foretrain.files import read_json, write_json
 
 OWN = ("id", "text", "source")
@@ -40,7 +40,7 @@ class FindColumns:
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
         found: dict[str, set[str]] = {}
-        for document in read_documents(_file(self.stage, rank)):
+        for document in read_documents(shard_file(self.stage, rank)):
             for name, value in _fields(document).items():
                 types = found.setdefault(name, set())
                 if value is not None:
@@ -59,7 +59,7 @@ class WriteShard:
     shards: int
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
-        documents = read_documents(_file(self.stage, rank))
+        documents = read_documents(shard_file(self.stage, rank))
         first = next(documents, None)
         if first is None:
             return
@@ -123,7 +123,3 @@ def _cell(value: Any, kind: str) -> Any:
 def _with(first: Document, rest: Iterator[Document]) -> Iterator[Document]:
     yield first
     yield from rest
-
-
-def _file(stage: Path, rank: int) -> Path:
-    return stage / "documents" / f"{rank:05d}.parquet"

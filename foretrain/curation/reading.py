@@ -72,7 +72,9 @@ def _matches(path: str) -> list[str]:
         return [path]
     found = sorted(glob.glob(path, recursive=True))
     if not found:
-        raise RequestError(f"read: no file matches {path}. Patterns have * (any letters), ? (one) and ** (any folders).")
+        raise RequestError(
+            f"read: no file matches {path}. Patterns have * (any letters), ? (one) and ** (any folders)."
+        )
     return found
 
 

@@ -101,9 +101,7 @@ def document_row(document: Document) -> dict[str, Any]:
 def read_documents(path: Path) -> Iterator[Document]:
     """The documents of a shard, in order and streaming."""
     for row in read_rows(path):
-        yield Document(
-            row["id"], row["text"], row["source"], json.loads(row["metadata"]), json.loads(row["scores"])
-        )
+        yield Document(row["id"], row["text"], row["source"], json.loads(row["metadata"]), json.loads(row["scores"]))
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,11 @@ Task = Callable[[Any, int, int], Any]
 """What an executor runs for each task of a pass: `task(data, rank, world_size)`; blocks of datatrove are such."""
 
 
+def shard_file(folder: Path, rank: int, what: str = "documents") -> Path:
+    """The file of a shard in a stage's folder: of its `documents`, or of those `dropped`."""
+    return folder / what / f"{rank:05d}.parquet"
+
+
 @dataclass(frozen=True)
 class Pass:
     """Something done once for each task, wherever there is room; tasks know nothing of each other.
@@ -77,17 +82,17 @@ class Stage:
     def documents(self, rank: int) -> Iterator[Document]:
         """The documents of a shard, as the stage before left them."""
         assert self.before is not None
-        return read_documents(self.before / "documents" / f"{rank:05d}.parquet")
+        return read_documents(shard_file(self.before, rank))
+
+    def kept(self, rank: int) -> Path:
+        """The file of what is left of a shard."""
+        return shard_file(self.folder, rank)
 
     def work(self, name: str, rank: int | None = None) -> Path:
         """A file (or, with `rank`, that of one shard) that a pass leaves for later ones; its folder is made."""
         path = self.folder / "work" / (name if rank is None else f"{name}/{rank:05d}")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-    def earlier_folder(self, kind: str) -> Path:
-        """The folder of the last stage whose step is of a kind."""
-        return next(folder for name, folder in reversed(self.earlier) if name == kind)
 
 
 @dataclass
@@ -143,9 +148,8 @@ def settle(
     """
     counts, began = Counts(), time.process_time()
     shown: Counter[str] = Counter()
-    name = f"{rank:05d}.parquet"
-    kept = TableWriter(stage.folder / "documents" / name, text_schema(DOCUMENT))
-    dropped = TableWriter(stage.folder / "dropped" / name, text_schema(DROPPED))
+    kept = TableWriter(stage.kept(rank), text_schema(DOCUMENT))
+    dropped = TableWriter(shard_file(stage.folder, rank, "dropped"), text_schema(DROPPED))
     with kept, dropped:
         for each in found:
             document = each if isinstance(each, Document) else each.document

@@ -24,7 +24,7 @@ def write_card(folder: Path, manifest: Plain) -> Path:
 
 def data_card(manifest: Plain) -> str:
     """The card as HTML."""
-    stages = manifest["stages"]
+    stages, columns = manifest["stages"], [list(item) for item in manifest["columns"].items()]
     return render(
         "data_card.html",
         name=manifest["name"],
@@ -35,7 +35,10 @@ def data_card(manifest: Plain) -> str:
         reasons=_reasons(stages),
         examples=_examples(stages),
         inputs=_inputs(manifest["inputs"]),
-        columns={"columns": [("column", False), ("holds", False)], "rows": [list(i) for i in manifest["columns"].items()]},
+        columns={
+            "columns": [("column", False), ("holds", False)],
+            "rows": [list(i) for i in manifest["columns"].items()],
+        },
         build=format_yaml(manifest["build"]),
         facts=_facts(manifest),
     )
@@ -45,7 +48,7 @@ def summary(manifest: Plain) -> str:
     """What is left of what was read, and which stage dropped most, in two sentences."""
     stages = manifest["stages"]
     read, kept = stages[0]["kept"], manifest["documents"]
-    told = f"{kept:,} of {read:,} documents are left ({units.share(kept / read)}), {units.size(manifest['bytes'])} of text."
+    told = f"{kept:,} of {read:,} documents are left ({units.share(kept / read)}), {units.size(manifest['bytes'])}."
     steps = [(each["documents"] - each["kept"], each["kind"]) for each in stages[1:]]
     count, kind = max(steps, default=(0, ""))
     return f"{told} {kind} dropped most: {count:,}." if count > 0 else told
@@ -87,7 +90,9 @@ def _stages(stages: Sequence[Plain]) -> dict[str, Any]:
         gone = each["documents"] - each["kept"]
         share = f"{gone:,} ({units.share(gone / each['documents'])})" if each["documents"] else "0"
         time = units.duration(each["wall"])
-        rows.append([each["kind"], f"{each['documents']:,}", f"{each['kept']:,}", share, units.size(each["kept_bytes"]), time])
+        rows.append(
+            [each["kind"], f"{each['documents']:,}", f"{each['kept']:,}", share, units.size(each["kept_bytes"]), time]
+        )
     return {"columns": columns, "rows": rows}
 
 

@@ -1,4 +1,4 @@
-"""Documents of which it is known which are nearly the same: originals, edited copies, and others of the same subject."""
+"""Documents of which it is known which are nearly the same: originals, edited copies, and others of their subject."""
 
 from __future__ import annotations
 

@@ -18,9 +18,8 @@ PROSE = (
     "People of the town say that to cross it at night is to be in the company of those who laid it.\n"
     "Whether or not one believes them, the view of the river from the middle arch is worth the walk.\n"
 )
-OPEN: dict[str, Any] = dict.fromkeys(
-    ("fewest_words", "most_words", "shortest_mean", "longest_mean", "symbols", "bullets", "ellipses", "alphabetic"), None
-)
+RULES = "fewest_words most_words shortest_mean longest_mean symbols bullets ellipses alphabetic stop_words"
+OPEN: dict[str, Any] = dict.fromkeys(RULES.split())
 
 
 @pytest.mark.parametrize(
@@ -39,10 +38,10 @@ OPEN: dict[str, Any] = dict.fromkeys(
     ],
 )
 def test_each_rule_of_gopher(field: str, value: Any, text: str, reason: str, tmp_path: Path) -> None:
-    only = GopherQuality(**{**OPEN, "stop_words": None, field: value})
+    only = GopherQuality(**{**OPEN, field: value})
     left, counts = sifted(only, tmp_path / "on", text)
     assert (left, counts.dropped) == ([], {reason: 1})
-    left, _ = sifted(GopherQuality(**{**OPEN, "stop_words": None}), tmp_path / "off", text)
+    left, _ = sifted(GopherQuality(**OPEN), tmp_path / "off", text)
     assert len(left) == 1, "with every rule off, everything stays"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from foretrain.corpus.document import Document
-from foretrain.curation.steps import near_duplicates
+from foretrain.curation.steps import _duplicates, near_duplicates
 from foretrain.curation.steps.near_duplicates import NearDuplicates, _candidates
 from tests.curation.planted import documents, pairs
 from tests.curation.stages import run_step, sifted, stage_of
@@ -24,9 +25,13 @@ def clusters(folder: Path, texts: list[tuple[str, int]], **settings: Any) -> tup
     planted = [Document(str(i), text, "test", {"of": of}) for i, (text, of) in enumerate(texts)]
     shards = [planted[0::2], planted[1::2]]
     joined: list[list[int]] = []
-    usual = near_duplicates.leave
+
+    def leave(stage: Any, sizes: Any, groups: Any, weights: Any) -> None:
+        joined.append(groups.tolist())
+        _duplicates.leave(stage, sizes, groups, weights)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near_duplicates, "leave", lambda *given: (joined.append(given[2].tolist()), usual(*given)))
+        patch.setattr(near_duplicates, "leave", leave)
         run_step(NearDuplicates(**settings), stage_of(folder, shards))
     return pairs(joined[0]), pairs([document.metadata["of"] for shard in shards for document in shard])
 
@@ -70,7 +75,7 @@ def test_the_share_of_equal_hashes_estimates_jaccard_similarity(tmp_path: Path) 
 
 
 def _jaccard(first: str, second: str) -> float:
-    one, two = (set(zip(words, words[1:], strict=False)) for words in (first.split(), second.split()))
+    one, two = (set(pairwise(words)) for words in (first.split(), second.split()))
     return len(one & two) / len(one | two)
 
 
@@ -81,11 +86,16 @@ def test_the_first_of_a_cluster_stays_and_knows_how_many_there_were(tmp_path: Pa
     other = " ".join(f"v{dice.randrange(500)}" for _ in range(120))
     shards = [
         [Document("a", copies[0], "test", scores={"copies": 5.0}), Document("b", other, "test")],
-        [Document("c", copies[1], "test", scores={"copies": 2.0}), Document("d", copies[2], "test"), Document("e", "x", "t")],
+        [
+            Document("c", copies[1], "test", scores={"copies": 2.0}),
+            Document("d", copies[2], "test"),
+            Document("e", "x", "t"),
+        ],
         [],
+        [Document("e", "short", "test")],
     ]
     left, counts = run_step(NearDuplicates(), stage_of(tmp_path, shards))
-    assert [[document.id for document in shard] for shard in left] == [["a", "b"], ["e"], []]
+    assert [[document.id for document in shard] for shard in left] == [["a", "b"], [], [], ["e"]]
     assert [document.scores["cluster_size"] for shard in left for document in shard] == [8.0, 1.0, 1.0]
     assert counts.dropped == {"nearly the same text": 2}
     assert {example["detail"] for example in counts.examples} == {"one of 8"}

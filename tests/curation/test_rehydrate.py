@@ -24,9 +24,7 @@ def stated(left: dict[int, int], gone: dict[int, int], most: float) -> dict[int,
     rate = {c: gone.get(c, 0) / (left.get(c, 0) + gone.get(c, 0)) for c in sizes}
     overall = sum(gone.values()) / (sum(left.values()) + sum(gone.values()))
     least = min(rate.values())
-    raw = [
-        1.0 if rate[c] >= overall else 1 + (most - 1) * (rate[c] - overall) / (least - overall) for c in sizes
-    ]
+    raw = [1.0 if rate[c] >= overall else 1 + (most - 1) * (rate[c] - overall) / (least - overall) for c in sizes]
     smooth = list(raw)
     for place in range(2, len(raw) - 2):
         smooth[place] = sum(raw[place - 2 : place + 3]) / 5

@@ -39,7 +39,7 @@ class Filter(CorpusStep):
 
 
 def in_words(reason: str) -> str:
-    """datatrove's name of a rule as words: `gopher_short_doc` is `short doc`."""
+    """The name that datatrove has for a rule as words: `gopher_short_doc` is `short doc`."""
     return reason.removeprefix("gopher_").replace("_", " ")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from foretrain.curation.needed import require
 from foretrain.errors import RequestError
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # noqa: RUF001 (both apostrophes stand inside words)
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 PLAIN = "plain"
 
 

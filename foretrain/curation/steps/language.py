@@ -133,7 +133,9 @@ class Language(CorpusStep):
         return ("language",)
 
     def _by_samples(self) -> Guess:
-        models = {name: Ngrams(self.order, _some(sample.read(), self.bytes)) for name, sample in self._samples().items()}
+        models = {
+            name: Ngrams(self.order, _some(sample.read(), self.bytes)) for name, sample in self._samples().items()
+        }
         names = list(models)
 
         def guess(text: str) -> tuple[str, float]:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from foretrain.corpus.document import Document
 from foretrain.curation.shard import read_rows
-from foretrain.curation.stage import Pass, Stage
+from foretrain.curation.stage import Pass, Stage, shard_file
 from foretrain.curation.steps.base import CorpusStep, Dropped
 from foretrain.files import read_json, write_json
 from foretrain.hashing import seed_from
@@ -73,7 +73,7 @@ class Rehydrate(CorpusStep):
         gone = Counter(
             int(json.loads(row["scores"])["cluster_size"])
             for _, folder in stage.earlier[since:]
-            for row in read_rows(folder / "dropped" / f"{rank:05d}.parquet", ["scores"])
+            for row in read_rows(shard_file(folder, rank, "dropped"), ["scores"])
         )
         write_json(stage.work("sizes", rank), {str(c): [left[c], gone[c]] for c in sorted({*left, *gone})})
 
