@@ -42,9 +42,7 @@ def check_corpus_step(part: Any, recipe: Figures) -> None:
             counts = summed(stage)
             need(counts.documents >= 2 * len(_TEXTS), f"{name} loses documents in silence")
             need(all(reason.strip() for reason in counts.dropped), f"{name}: a document is dropped without a reason")
-            found.append(
-                [list(read_documents(stage.folder / "documents" / f"{rank:05d}.parquet")) for rank in range(2)]
-            )
+            found.append([list(read_documents(stage.kept(rank))) for rank in range(2)])
         need(found[0] == found[1], f"{name}: what it leaves changes from one time to the next")
         odd = {
             score for shard in found[0] for document in shard for score in part.gives() if score not in document.scores

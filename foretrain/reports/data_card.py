@@ -35,10 +35,7 @@ def data_card(manifest: Plain) -> str:
         reasons=_reasons(stages),
         examples=_examples(stages),
         inputs=_inputs(manifest["inputs"]),
-        columns={
-            "columns": [("column", False), ("holds", False)],
-            "rows": [list(i) for i in manifest["columns"].items()],
-        },
+        columns={"columns": [("column", False), ("holds", False)], "rows": columns},
         build=format_yaml(manifest["build"]),
         facts=_facts(manifest),
     )

@@ -30,7 +30,7 @@ def run_step(step: CorpusStep, stage: Stage) -> tuple[list[list[Document]], Coun
                 data = block(data, rank, work.tasks)
             for _ in data or ():
                 pass
-    left = [list(read_documents(stage.folder / "documents" / f"{rank:05d}.parquet")) for rank in range(stage.shards)]
+    left = [list(read_documents(stage.kept(rank))) for rank in range(stage.shards)]
     return left, summed(stage)
 
 
