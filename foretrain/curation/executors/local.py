@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -34,5 +35,10 @@ class Local(CorpusExecutor):
         workers = min(self.workers, work.tasks)
         executor = kind(list(work.pipeline), tasks=work.tasks, workers=workers, logging_dir=str(folder))
         with logged(folder):
-            executor.run()
+            if workers > 1:
+                executor.run()
+            else:  # its own way starts a process for each pass, which may take longer than a small task
+                for rank in executor.get_incomplete_ranks():
+                    executor.pipeline = deepcopy(list(work.pipeline))
+                    executor._run_for_rank(rank)
         need_all(executor, folder)
