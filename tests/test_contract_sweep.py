@@ -136,6 +136,9 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "llkd"): lambda folder: TEACHER,
     ("steering", "random_selection"): lambda folder: TEACHER,
     ("steering", "random_feedback_masks"): lambda folder: MASKS,
+    ("builtin", "curated"): lambda folder: {
+        "build": {"read": {"path": "builtin:biographies", "options": {"people": 30}}, "steps": ["exact_duplicates"]}
+    },
     ("corpus step", "decontaminate"): lambda folder: {"items": {"checked": "builtin:biographies"}},
     ("corpus step", "language"): lambda folder: {
         "keep": ["people"],

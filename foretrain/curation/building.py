@@ -92,6 +92,12 @@ def build(made: CorpusBuild, folder: Path, terminal: Saying, restart: bool = Fal
     return manifest
 
 
+def decided(made: CorpusBuild) -> Any:
+    """Plain data that decides what a build makes: all that it reads, every step, and how many shards there are."""
+    steps = [[step.content(), code_hash(step)] for step in made.steps]
+    return {"format": FORMAT, "read": content_hash(made.read), "steps": steps, "shards": made.shards}
+
+
 def _stage(
     made: CorpusBuild,
     folder: Path,

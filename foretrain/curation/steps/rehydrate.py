@@ -46,13 +46,15 @@ class Rehydrate(CorpusStep):
     """The largest weight. The paper offers 3 to 10."""
     fewest: Count = Field(100, gt=0)
     """Documents that a size has, at least, to get a weight of its own (ours: the paper names no number)."""
+    column: str = Field("repeats", pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    """What the score is called: its column in the corpus is `score_` and this."""
     weights: Literal["rates", "shuffled", "uniform"] = "rates"
     """By the rates, or one of the controls."""
     seed: int = Field(0, ge=0)
     """Of the control `shuffled`."""
 
     def gives(self) -> tuple[str, ...]:
-        return ("repeats",)
+        return (self.column,)
 
     def faults(self, before: Sequence[CorpusStep]) -> Iterator[str]:
         if before and before[-1].kind == "near_duplicates":
@@ -97,7 +99,8 @@ class Rehydrate(CorpusStep):
     def sift(self, documents: Iterator[Document], stage: Stage, rank: int) -> Iterator[Document | Dropped]:
         found = {int(size): float(weight) for size, weight in read_json(stage.work("weights.json")).items()}
         for document in documents:
-            scores = {**document.scores, "repeats": float(_weight(found, int(document.scores["cluster_size"])))}
+            weight = _weight(found, int(document.scores["cluster_size"]))
+            scores = {**document.scores, self.column: float(weight)}
             yield Document(document.id, document.text, document.source, document.metadata, scores)
 
 
