@@ -72,50 +72,47 @@ def build(made: CorpusBuild, folder: Path, terminal: Saying, restart: bool = Fal
     made.executor.check()
     for step in made.steps:
         step.check()
-    source = content_hash(made.read)
     _refuse_others(folder)
+    keys = stage_keys(made)
     with RunLock(folder):
         if restart:
             _clear(folder)
+        manifest = _finished(folder, build_key(made, keys))
+        if manifest is not None:
+            terminal.say(f"{folder} is complete already.")
+            return manifest
         done: list[Built] = []
-        plan: list[CorpusStep | None] = [None, *made.steps]
-        for number, part in enumerate(plan):
-            done.append(_stage(made, folder, number, part, done, source, terminal))
+        for number, key in enumerate(keys):
+            done.append(_stage(made, folder, number, key, done))
+            terminal.say(_told(done[-1]))
             if not done[-1].counts.kept:
                 raise RequestError(_nothing_left(done))
-        manifest = _finished(made, folder, done)
-        if manifest is None:
-            manifest = _write(made, folder, done)
-        else:
-            terminal.say(f"{folder} is complete already.")
+        manifest = _write(made, folder, done, build_key(made, keys))
         _forget_others(folder, done)
     return manifest
 
 
-def decided(made: CorpusBuild) -> Any:
-    """Plain data that decides what a build makes: all that it reads, every step, and how many shards there are."""
-    steps = [[step.content(), code_hash(step)] for step in made.steps]
-    return {"format": FORMAT, "read": content_hash(made.read), "steps": steps, "shards": made.shards}
-
-
-def _stage(
-    made: CorpusBuild,
-    folder: Path,
-    number: int,
-    step: CorpusStep | None,
-    done: list[Built],
-    source: str,
-    terminal: Saying,
-) -> Built:
-    """Do one stage, or find it done."""
-    kind = "read" if step is None else step.kind
-    before = done[-1] if done else None
-    decided = source if step is None else [step.content(), code_hash(step)]
+def stage_keys(made: CorpusBuild) -> list[str]:
+    """The hash of each stage, from reading on: of its step, all that it reads, and the stages before."""
     common = {"format": FORMAT, "shards": made.shards, "examples": made.examples}
-    key = hash_data({**common, "before": before.hash if before else "", "kind": kind, "decided": decided})
+    keys = [hash_data({**common, "read": content_hash(made.read)})]
+    for step in made.steps:
+        keys.append(hash_data({"before": keys[-1], "step": [step.content(), code_hash(step)]}))
+    return keys
+
+
+def build_key(made: CorpusBuild, keys: list[str]) -> str:
+    """The hash of what a corpus is made from and how."""
+    return hash_data({"name": made.name, "stages": keys})
+
+
+def _stage(made: CorpusBuild, folder: Path, number: int, key: str, done: list[Built]) -> Built:
+    """Do one stage, or find it done."""
+    step = made.steps[number - 1] if number else None
+    kind = "read" if step is None else step.kind
     stage = Stage(
         folder.resolve() / STAGES / f"{number:02d}-{kind}-{key[:16]}",
-        before.stage.folder if before else None,
+        done[-1].stage.folder if done else None,
         made.shards,
         made.examples,
         tuple((each.kind, each.stage.folder) for each in done),
@@ -130,9 +127,7 @@ def _stage(
         write_json(record, plain)
     found = read_json(record)
     counts = Counts(**{name: found[name] for name in Counts().plain()})
-    built = Built(kind, stage, key, counts, float(found["wall"]), again)
-    terminal.say(_told(built))
-    return built
+    return Built(kind, stage, key, counts, float(found["wall"]), again)
 
 
 def _passes(made: CorpusBuild, step: CorpusStep | None, stage: Stage) -> Iterator[Pass]:
@@ -166,7 +161,8 @@ def _nothing_left(done: list[Built]) -> str:
 def _refuse_others(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"--out {folder}: there is a file of that name; name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (is_corpus(folder) or (folder / STAGES).is_dir()):
+    there = {path.name for path in folder.iterdir()} - {".lock"} if folder.is_dir() else set()
+    if there and STAGES not in there and not is_corpus(folder):
         raise RequestError(f"--out {folder}: the folder holds other things; name a new one.")
 
 
@@ -181,33 +177,27 @@ def _clear_output(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _key(made: CorpusBuild, done: list[Built]) -> str:
-    """What the finished corpus is of."""
-    return hash_data({"stages": [each.hash for each in done], "name": made.name})
-
-
-def _finished(made: CorpusBuild, folder: Path, done: list[Built]) -> dict[str, Any] | None:
-    """The manifest of this very corpus, where it is complete and all its shards are there."""
-    if not (folder / "manifest.json").is_file():
+def _finished(folder: Path, key: str) -> dict[str, Any] | None:
+    """The manifest of this very corpus, where it is complete and all its files are there."""
+    if not is_corpus(folder):
         return None
     found: dict[str, Any] = read_json(folder / "manifest.json")
-    shards = [folder / shard["file"] for shard in found["shards"]]
-    whole = found["build_hash"] == _key(made, done) and all(path.is_file() for path in shards)
-    return found if whole and (folder / "card.html").is_file() else None
+    files = [folder / "card.html", *(folder / shard["file"] for shard in found["shards"])]
+    return found if found["build_hash"] == key and all(path.is_file() for path in files) else None
 
 
-def _write(made: CorpusBuild, folder: Path, done: list[Built]) -> dict[str, Any]:
+def _write(made: CorpusBuild, folder: Path, done: list[Built], key: str) -> dict[str, Any]:
     from foretrain.reports.data_card import write_card
 
     _clear_output(folder)
     last = done[-1].stage
-    work = last.folder.parent / f"output-{_key(made, done)[:16]}"
+    work = last.folder.parent / f"output-{key[:16]}"
     shutil.rmtree(work, ignore_errors=True)
     began = time.perf_counter()
     for each in output.passes(last.folder, work, folder.resolve(), made.shards):
         made.executor.run(each, work / "passes" / each.name)
     seconds = time.perf_counter() - began
-    manifest = make_manifest(made, folder, done, output.columns(work, made.shards), _key(made, done), seconds)
+    manifest = make_manifest(made, folder, done, output.columns(work, made.shards), key, seconds)
     write_card(folder, manifest)
     write_json(folder / "manifest.json", manifest)
     return manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,12 +133,22 @@ def test_a_complete_stage_is_not_done_again(raw: Path, tmp_path: Path) -> None:
     first, at = stages(folder), (folder / "manifest.json").stat().st_mtime_ns
     build(made(raw, steps=STEPS[:1]), folder, SILENT)
     assert stages(folder) == first and (folder / "manifest.json").stat().st_mtime_ns == at, "nothing was to be done"
+    assert set(content(folder)) == {"documents-00000.parquet", "documents-00001.parquet", "documents-00002.parquet"}
     changed = build(made(raw, steps=[*STEPS[:1], STEPS[2]]), folder, SILENT)
     assert {name: stages(folder)[name] for name in first} == first, "stages before the change stay"
     assert len(stages(folder)) == 3 and changed["documents"] == len(documents_of(folder))
     again = build(made(raw, steps=[STEPS[2]]), folder, SILENT)
     assert len(stages(folder)) == 2, "stages of former settings are removed"
     assert again["build_hash"] != changed["build_hash"]
+
+
+def test_a_finished_corpus_needs_its_stages_no_more(raw: Path, tmp_path: Path) -> None:
+    once = build(made(raw, steps=[]), tmp_path / "out", SILENT)
+    shutil.rmtree(tmp_path / "out" / ".stages")
+    assert build(made(raw, steps=[]), tmp_path / "out", SILENT) == once
+    assert not (tmp_path / "out" / ".stages").exists()
+    (tmp_path / "out" / "documents-00001.parquet").unlink()
+    assert build(made(raw, steps=[]), tmp_path / "out", SILENT)["hash"] == once["hash"], "what is gone is made again"
 
 
 def test_another_input_is_another_build(tmp_path: Path) -> None:

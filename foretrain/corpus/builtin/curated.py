@@ -14,7 +14,6 @@ from foretrain.corpus.inputs import open_files
 from foretrain.corpus.records import Reader
 from foretrain.errors import RequestError
 from foretrain.files import cache_folder
-from foretrain.hashing import hash_data
 from foretrain.lock import patient
 from foretrain.parts import Facts
 
@@ -50,9 +49,10 @@ class Curated(Builtin):
 
     def sources_hash(self) -> str:
         """Hash of all that the build reads."""
-        from foretrain.curation.building import decided
+        from foretrain.curation.building import build_key, stage_keys
 
-        return hash_data(decided(_made(self.build)))
+        made = _made(self.build)
+        return build_key(made, stage_keys(made))
 
     def documents(self) -> Iterator[Document]:
         """Every document of the corpus, with its fields and scores."""
