@@ -12,6 +12,7 @@ from foretrain.claims.listing import list_claims as list_claims
 from foretrain.claims.running import run_claim as run_claim
 from foretrain.claims.running import show_claim as show_claim
 from foretrain.console import Terminal
+from foretrain.curation.commands import build_corpus as build_corpus
 from foretrain.errors import RequestError
 from foretrain.finetuning import finetune as finetune
 from foretrain.files import write_atomic

@@ -49,6 +49,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(cls=Commands, help="Look at what a recipe would train on.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+corpus_app = typer.Typer(cls=Commands, help="Make a corpus of raw text.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
 claims_app = typer.Typer(cls=Commands, help="Published claims, and what became of them here.")
 app.add_typer(claims_app, name="claims")
 
@@ -343,6 +345,25 @@ def show_data(
 
     found = api.show_data(recipe, overrides=overrides or [], batches=batches, rows=rows)
     _show(found, as_json, views.batches)
+
+
+@corpus_app.command("build")
+def build_corpus(
+    file: Annotated[Path, typer.Argument(metavar="BUILD", help="What it is built from and how (.yaml).")],
+    out: Annotated[Path | None, typer.Option(help="Its folder; corpora/NAME if left out.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the build, such as shards=8 (repeatable)."),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget an earlier build in that folder.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Filter, deduplicate, score and write documents. The same command goes on with a build that was stopped."""
+    from foretrain import api, views
+
+    found = api.build_corpus(file, out=out, overrides=overrides or [], restart=restart, quiet=quiet or as_json)
+    _show(found, as_json, views.corpus)
 
 
 @app.command()

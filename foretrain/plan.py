@@ -33,6 +33,7 @@ from foretrain.stages import Timeline, mean_weights
 from foretrain.tokens.arranged import Arranged
 from foretrain.tokens.prepare import Prepared, Progress
 from foretrain.tokens.readable import Readable
+from foretrain.tokens.redrawn import Redrawn
 from foretrain.tokens.stream import Stream
 from foretrain.tokens.tokenizer import TextTokenizer
 
@@ -245,7 +246,7 @@ class Plan:
 
 def _selected(part: Readable) -> dict[str, Any]:
     """Of how many documents and tokens those of a set were kept, where not all were."""
-    if not isinstance(part, Arranged) or part.documents == part.base.documents:
+    if not isinstance(part, Arranged | Redrawn) or part.documents == part.base.documents:
         return {}
     return {"kept_of": {"documents": part.base.documents, "tokens": part.base.tokens}}
 

@@ -131,6 +131,15 @@ class Domain(Section):
             raise ValueError(f"keep: documents of the {self.keep.best} score need a `score`, such as {_A_SCORE}")
         if self.score is None and self.order.by_score:
             raise ValueError(f"order: '{self.order.kind}' goes by a `score`, such as {_A_SCORE}")
+        if self.keep is not None and self.keep.redraw:
+            if self.unique is not None:
+                raise ValueError(
+                    "unique: what is drawn anew for each pass is not limited to some windows; leave one out"
+                )
+            if not self.order.limits:
+                raise ValueError(
+                    f"keep: `redraw` draws documents anew for each pass, and so they are not {self.order.kind}"
+                )
         if self.unique is not None and not self.order.limits:
             raise ValueError(
                 f"unique: a limit draws windows anew, so they would not be {self.order.kind}; use `keep` instead, "

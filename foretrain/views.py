@@ -228,3 +228,20 @@ def batches(rows: Sequence[Mapping[str, Any]]) -> View:
 def path(made: Mapping[str, str]) -> View:
     """A file or folder that was written."""
     return [made["path"]]
+
+
+def corpus(built: Mapping[str, Any]) -> View:
+    """`foretrain corpus build`: what each stage left, and where the corpus and its card are."""
+    manifest, rows = built["manifest"], []
+    for each in manifest["stages"]:
+        most = next(iter(each["dropped"].items()), None)
+        rows.append(
+            {
+                "stage": each["kind"],
+                "documents": each["documents"],
+                "left": each["kept"],
+                "text left": units.size(each["kept_bytes"]),
+                "dropped most for": "" if most is None else f"{most[0]} ({most[1]:,})",
+            }
+        )
+    return [tables.table(rows, title=manifest["name"]), f"{built['path']}/card.html"]

@@ -143,6 +143,19 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "muscle"): lambda folder: {"old": "teacher", "new": "other"},
     ("steering", "random_selection"): lambda folder: TEACHER,
     ("steering", "random_feedback_masks"): lambda folder: MASKS,
+    ("builtin", "curated"): lambda folder: {
+        "build": {"read": {"path": "builtin:biographies", "options": {"people": 30}}, "steps": ["exact_duplicates"]}
+    },
+    ("corpus step", "decontaminate"): lambda folder: {"items": {"checked": "builtin:biographies"}},
+    ("corpus step", "language"): lambda folder: {
+        "keep": ["people"],
+        "samples": {
+            "people": {"path": "builtin:biographies", "options": {"people": 20}},
+            "sums": {"path": "builtin:arithmetic", "options": {"count": 20}},
+        },
+    },
+    ("corpus step", "score"): lambda folder: {"scorer": "random"},
+    ("corpus executor", "slurm"): lambda folder: {"partition": "any"},
     ("feedback", "text"): lambda folder: FEEDBACK["problems"],
     ("steering", "mix_feedback"): lambda folder: {"feedback": "problems"},
     ("steering", "oracle_target"): lambda folder: {"feedback": "problems", "parameters": "last:1"},

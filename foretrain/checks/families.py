@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from foretrain.checks import of_data, of_studies, of_training
+from foretrain.checks import of_curation, of_data, of_studies, of_training
 from foretrain.checks.promises import check_class, check_data
 from foretrain.checks.trial import (
     OF_MODALITY,
@@ -14,6 +14,8 @@ from foretrain.checks.trial import (
 from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.formats.base import Format
 from foretrain.corpus.scorers.base import Scorer
+from foretrain.curation.executors.base import CorpusExecutor
+from foretrain.curation.steps.base import CorpusStep
 from foretrain.feedback.base import Feedback
 from foretrain.growth.base import Growth
 from foretrain.images.builtin.base import ImageBuiltin
@@ -56,6 +58,8 @@ def check_part(part: Part, recipe: Mapping[str, Any] | None = None) -> None:
 
 FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Builtin: of_data.check_builtin,
+    CorpusExecutor: of_curation.check_corpus_executor,
+    CorpusStep: of_curation.check_corpus_step,
     DocumentOrder: of_data.check_order,
     Executor: of_studies.check_executor,
     Format: of_data.check_format,

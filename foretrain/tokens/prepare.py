@@ -34,6 +34,7 @@ from foretrain.tokens.arranged import Arranged
 from foretrain.tokens.cache import cache_folder, made_once
 from foretrain.tokens.encoding import encode_all
 from foretrain.tokens.readable import Readable
+from foretrain.tokens.redrawn import Redrawn
 from foretrain.tokens.scores import describe, document_scores
 from foretrain.tokens.selection import Ints, Scores
 from foretrain.tokens.shard_file import FORMAT
@@ -172,7 +173,13 @@ def _arrange(
                 f"{wanted} asked for. Ask for at most {tokens.tokens}, give it more text, or leave `keep` out."
             )
         sizes = np.diff(tokens.document_ends()[0], prepend=0)
-        documents = domain.keep.chosen(sizes, scores, seed_from(seed, "keep", name))
+        key = seed_from(seed, "keep", name)
+        if domain.keep.redraw:
+            drawn = Redrawn(tokens, domain.keep, sizes, scores, key)
+            prepared.sets[name]["train"] = drawn
+            prepared.hashes["tokens"][name]["train"] = domain.order.identity(drawn.hash)
+            return
+        documents = domain.keep.chosen(sizes, scores, key)
         if scores is not None:
             prepared.reports[name]["kept scores"] = describe(scores[documents])
     places = None

@@ -28,6 +28,8 @@ class DocumentOrder(Part):
     """Whether an epoch reads every token but a rest that is shorter than a window."""
     by_score: ClassVar[bool] = False
     """Whether it needs a score of each document."""
+    repeats: ClassVar[bool] = False
+    """Whether a document may stand in more places than one, or in none."""
 
     def arranged(self, scores: Scores) -> Ints | None:
         """The places of the documents with these scores, first to last; None where they lie as they are."""

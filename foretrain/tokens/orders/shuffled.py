@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from foretrain.parts import Facts
 from foretrain.tokens.order import Order, ShuffledWindows
 from foretrain.tokens.orders.base import DocumentOrder
+from foretrain.tokens.redrawn import Redrawn, RedrawnWindows
 
 if TYPE_CHECKING:
     from foretrain.tokens.readable import Readable
@@ -24,4 +25,6 @@ class Shuffled(DocumentOrder):
         return tokens
 
     def windows(self, tokens: Readable, stride: int, key: int) -> Order:
+        if isinstance(tokens, Redrawn):
+            return RedrawnWindows(tokens, stride, key)
         return ShuffledWindows(tokens, stride, key)

@@ -1,0 +1,1 @@
+"""Corpus executors: where the stages of a build run, one kind per file."""
