@@ -13,6 +13,8 @@ from foretrain.claims.running import run_claim as run_claim
 from foretrain.claims.running import show_claim as show_claim
 from foretrain.console import Terminal
 from foretrain.errors import RequestError
+from foretrain.forecasts.commands import forecast as forecast
+from foretrain.forecasts.ledger import ledger as ledger
 from foretrain.generation import generate
 from foretrain.modalities.base import modality_of
 from foretrain.plan import Plan, make_plan

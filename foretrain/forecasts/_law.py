@@ -16,7 +16,7 @@ from foretrain.forecasts.curves import Course, Curve, Floats, refuse_mixed
 from foretrain.hashing import seed_from
 from foretrain.spans import Span, span
 
-MOST_POINTS = 200
+MOST_POINTS = 120
 """Points of a curve that a fit looks at; longer ones are averaged over stretches."""
 _FEW_CURVES = 4
 
@@ -62,7 +62,7 @@ class Law(Forecaster):
         """
 
     def fit(self, curves: Sequence[Curve]) -> FittedLaw:
-        """Fit to all points behind the early part of each curve, up to 200 of each.
+        """Fit to all points behind the early part of each curve, up to 120 of each.
 
         Raises:
             RequestError: too few points, figures that do not compare, or that are not above 0.

@@ -57,8 +57,7 @@ class LrAnnealing(Law):
                 "lr_annealing holds for one model size, and these curves are of several; the law `chinchilla` has terms "
                 "for the size."
             )
-        falls = [_held(rates_of(curve)[: curve.steps[-1]]) for curve in curves]
-        if not any(rates.min() < (1 - _FALL) * rates.max() for rates in falls):
+        if not any(fell(curve, int(curve.steps[-1])) for curve in curves):
             raise RequestError(
                 "The learning rate of these curves never changes after its warm-up, so they do not tell what its fall "
                 "is worth. Add a run whose rate falls, or take the law `power_law`, which does without."
@@ -109,6 +108,12 @@ def warmup(rates: Floats) -> int:
     falls = np.flatnonzero(np.diff(rates) <= 0)
     risen = int(falls[0]) if falls.size else rates.size - 1
     return risen
+
+
+def fell(course: Course, step: int) -> bool:
+    """Whether the learning rate of a run has come down noticeably by a step."""
+    held = _held(rates_of(course)[:step])
+    return bool(held.min() < (1 - _FALL) * held.max())
 
 
 def _held(rates: Floats) -> Floats:
