@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from foretrain.checks import of_data, of_studies, of_training
+from foretrain.checks import of_data, of_forecasts, of_studies, of_training
 from foretrain.checks.promises import check_class, check_data
 from foretrain.checks.trial import (
     OF_MODALITY,
@@ -15,6 +15,7 @@ from foretrain.corpus.builtin.base import Builtin
 from foretrain.corpus.formats.base import Format
 from foretrain.corpus.scorers.base import Scorer
 from foretrain.feedback.base import Feedback
+from foretrain.forecasts.base import Forecaster
 from foretrain.images.builtin.base import ImageBuiltin
 from foretrain.images.formats.base import ImageFormat
 from foretrain.merging.base import Merge
@@ -57,6 +58,7 @@ FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Builtin: of_data.check_builtin,
     DocumentOrder: of_data.check_order,
     Executor: of_studies.check_executor,
+    Forecaster: of_forecasts.check_forecaster,
     Format: of_data.check_format,
     ImageBuiltin: of_data.check_image_set,
     ImageFormat: of_data.check_image_format,

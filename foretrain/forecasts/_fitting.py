@@ -72,7 +72,7 @@ def _solved(terms: Floats, values: Floats) -> Floats:
             free = np.linalg.solve(gram, terms.T @ values)
         except np.linalg.LinAlgError:
             free = np.full(terms.shape[1], -1.0)
-    if np.isfinite(free).all() and (free >= 0).all() and np.linalg.cond(gram) < 1e12:
+    if np.isfinite(free).all() and (free >= 0).all():
         return free
     return optimize.nnls(terms, values)[0]
 
@@ -87,7 +87,7 @@ def project(
         design: the terms at given exponents.
         grids: evenly spaced values of each exponent, two or more.
         delta: see `huber`.
-        quick: once finer, and half the reweighting: for refits, whose grids are short.
+        quick: once finer, and less reweighting: for refits, whose grids are short.
 
     Raises:
         RequestError: there are fewer points than numbers to fit.
@@ -99,10 +99,12 @@ def project(
             f"A law with {free} numbers to fit needs more than {len(values)} points; give it more of the curves, or "
             "curves that were measured more often."
         )
-    passes, turns = (4, 2) if quick else (8, 3)
+    turns = 2 if quick else 3
     widths = [float(grid[1] - grid[0]) for grid in grids]
     best: Projection | None = None
-    for _ in range(turns):
+    for turn in range(turns):
+        # The first grid only has to find the neighbourhood.
+        passes = 3 if turn == 0 or quick else 8
         for exponents in itertools.product(*grids):
             terms = design(exponents)
             coefficients = robust(terms, values, delta, passes)

@@ -68,7 +68,8 @@ class Law(Forecaster):
             RequestError: too few points, figures that do not compare, or that are not above 0.
         """
         refuse_mixed(curves)
-        used = [curve.between(self.begins(curve), int(curve.steps[-1])).thinned(MOST_POINTS) for curve in curves]
+        whole = [curve.between(self.begins(curve), int(curve.steps[-1])) for curve in curves]
+        used = [curve.thinned(MOST_POINTS) for curve in whole]
         short = [curve.name for curve in used if not curve.steps.size]
         if short:
             raise RequestError(f"{short[0]}: no point is left behind the early part of it; `early` is {self.early}.")
@@ -78,7 +79,10 @@ class Law(Forecaster):
         law = self.settled(used)
         reads = [law.read(curve) for curve in used]
         constants = law.solve(np.concatenate(reads), np.concatenate([curve.values for curve in used]))
-        return FittedLaw(law, constants, used, reads)
+        # Of single points, and late ones: what is left out early is not what a forecast is about.
+        late = [curve.between(int(curve.steps[curve.steps.size // 2]), int(curve.steps[-1])) for curve in whole]
+        noise = [curve.values / law.value(constants, law.read(curve)) - 1 for curve in late]
+        return FittedLaw(law, constants, used, reads, np.concatenate(noise))
 
 
 class FittedLaw(Fitted):
@@ -90,8 +94,15 @@ class FittedLaw(Fitted):
         error: mean relative error on the points it was fitted to.
     """
 
-    def __init__(self, law: Law, constants: Mapping[str, float], curves: Sequence[Curve], reads: Sequence[Floats]):
-        self.law, self.constants, self._curves, self._reads = law, constants, curves, reads
+    def __init__(
+        self,
+        law: Law,
+        constants: Mapping[str, float],
+        curves: Sequence[Curve],
+        reads: Sequence[Floats],
+        noise: Floats,
+    ) -> None:
+        self.law, self.constants, self._curves, self._reads, self._noise = law, constants, curves, reads, noise
         self._fits = [law.value(constants, read) for read in reads]
         self._residuals = [curve.values / fit - 1 for curve, fit in zip(curves, self._fits, strict=True)]
         values = np.concatenate([curve.values for curve in curves])
@@ -105,8 +116,7 @@ class FittedLaw(Fitted):
         """The formula's value with the constants of every refit, and the residuals' spread."""
         read, law = self.law.read(course), self.law
         generator = np.random.default_rng(seed_from("forecast-noise", law.kind))
-        pool = np.concatenate([own[own.size // 2 :] for own in self._residuals])
-        noise = generator.choice(pool, (len(self._refitted), len(read)))
+        noise = generator.choice(self._noise, (len(self._refitted), len(read)))
         return np.stack([law.value(found, read) for found in self._refitted]) * (1 + noise)
 
     @cached_property

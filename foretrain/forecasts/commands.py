@@ -80,7 +80,7 @@ def forecast(
     first = 1 if what_if else int(target.steps[-1]) + 1
     steps = np.unique(np.linspace(first, end, _POINTS).round().astype(np.int64)) if end >= first else np.zeros(0, int)
     if not steps.size:
-        raise RequestError(f"{run.path} has done {first - 1} steps already; --to {end} lies behind it.")
+        raise RequestError(f"{run.path} has done all of its {end} steps; nothing is left to predict.")
     course = Course(target.name, target.steps, planned_rates(run, end, named.schedule), target.tokens, target.parameters)
     course = course.at(steps)
     chosen = named.law or _default(curves, course)
@@ -151,7 +151,7 @@ def _plain(schedule: Schedule | None) -> dict[str, Any] | None:
 
 def words(entry: Mapping[str, Any]) -> str:
     """A forecast in a sentence or two."""
-    what_if, figure = entry["what_if"], entry["figure"].replace("/", " ").replace("validation loss", "validation loss")
+    what_if, figure = entry["what_if"], entry["figure"].replace("/", " ")
     told = units.measured(entry["value"])
     between = f"90 % between {units.measured(entry['low'])} and {units.measured(entry['high'])}"
     others = len(entry["from"]) - 1

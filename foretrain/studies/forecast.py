@@ -166,16 +166,21 @@ class ForecastStudy(Section):
         """The planned contrasts, (forecaster, against)."""
         return list(self.contrasts) or [(name, self.baseline) for name in self.arms if name != self.baseline]
 
+    def named(self) -> set[str]:
+        """The curves that some forecaster learns from or predicts."""
+        return {name for found in self.arms.values() for name in self.forecast.learnt(found)} | {*self.forecast.predict}
+
     def training(self) -> Study:
-        """The study that trains the runs.
+        """The study that trains the runs that are needed.
 
         Raises:
             RequestError: faults in the recipe of a run.
         """
+        used = self.named()
         data = {
             "name": f"{self.name}-runs",
             "base": self.base,
-            "arms": {name: {"set": changes} for name, changes in self.forecast.runs.items()},
+            "arms": {name: {"set": changes} for name, changes in self.forecast.runs.items() if name in used},
             "seeds": 5 if self.seeds is None else self.seeds,
             "match": "none",
             "reason": _REASON,
@@ -192,7 +197,7 @@ class ForecastStudy(Section):
         """
         table = self.forecast.table
         assert table is not None
-        wanted = {name for found in self.arms.values() for name in self.forecast.learnt(found)} | {*self.forecast.predict}
+        wanted = self.named()
         groups: dict[str, dict[str, Curve]] = {}
         for name, curve in table.read().items():
             group, _, own = name.rpartition("/")
