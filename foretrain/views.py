@@ -205,7 +205,12 @@ def ledger(found: Mapping[str, Any]) -> View:
         for entry in found["forecasts"]
     ]
     laws = [
-        {"law": kind, "scored": told["scored"], "mean error": units.share(told["error"]), "held": units.share(told["covered"])}
+        {
+            "law": kind,
+            "scored": told["scored"],
+            "mean error": units.share(told["error"]),
+            "held": units.share(told["covered"]),
+        }
         for kind, told in found["laws"].items()
     ]
     return [tables.table(rows), *([tables.table(laws)] if laws else [])]

@@ -24,7 +24,9 @@ def check_forecaster(part: Any, recipe: Figures) -> None:
             fitted, again = part.fit(seen), part.fit(seen)
         except RequestError:
             continue
-        course = Course(seen[-1].name, np.array([350, 400]), seen[-1].rates, np.array([350.0, 400.0]) * 64, curves[-1].parameters)
+        course = Course(
+            seen[-1].name, np.array([350, 400]), seen[-1].rates, np.array([350.0, 400.0]) * 64, curves[-1].parameters
+        )
         _check_fitted(part, fitted, again, course)
         _check_refusal(part, seen)
         return

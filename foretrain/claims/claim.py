@@ -120,8 +120,8 @@ class Claim(Section):
     def _arms_of_a_base(cls, study: dict[str, Any]) -> dict[str, Any]:
         if not _complete(study):
             raise ValueError(
-                "should have `base` (a recipe) and `arms` (changes of it, by name) or `train_once`, or `forecast`, as a "
-                "study file has"
+                "should have `base` (a recipe) and `arms` (changes of it, by name) or `train_once`, or `forecast`, as "
+                "a study file has"
             )
         return study
 

@@ -93,8 +93,8 @@ class FittedGrid(Fitted):
         places = np.unique(bins[whole])
         if places.size < _FEWEST:
             raise RequestError(
-                f"{course.name}: of the {LENGTH} stretches of the run only {places.size} can be seen; {self._part.kind} "
-                f"needs {_FEWEST} at least."
+                f"{course.name}: of the {LENGTH} stretches of the run only {places.size} can be seen; "
+                f"{self._part.kind} needs {_FEWEST} at least."
             )
         means = np.array([curve.values[bins == place].mean() for place in places])
         scale = _Scale(self._part.scale, means)

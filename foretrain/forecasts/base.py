@@ -39,10 +39,11 @@ class Fitted(ABC):
         """The chance that the figure lies below `value` after each step, [n]."""
         return (self.draws(course) < value).mean(0)
 
-
     def log_density(self, course: Course, values: Floats) -> Floats:
-        """Logarithm of the density given to values measured after the steps, [n]: that of a normal with its draws'
-        mean and deviation, unless a forecaster knows better."""
+        """Logarithm of the density given to values measured after the steps, [n].
+
+        It is that of a normal with the mean and deviation of the draws, unless a forecaster knows better.
+        """
         draws = self.draws(course)
         deviation = np.maximum(draws.std(0), 1e-9)
         return -0.5 * ((values - draws.mean(0)) / deviation) ** 2 - np.log(deviation) - 0.5 * math.log(2 * math.pi)

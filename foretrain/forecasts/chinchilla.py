@@ -35,7 +35,7 @@ class Chinchilla(Law):
 
     All checkpoints of the smaller models are points of the fit, and the early part of each curve is left out. E, A and
     B are 0 or more and linear given the exponents, so they are solved exactly on a grid of those. From one size alone
-    the terms of N cannot be told: borrow them (`size_terms`), or predict that size only with `size_terms: {log_a: -99}`.
+    the terms of N cannot be told: borrow them (`size_terms`), or predict that size alone (`size_terms: {log_a: -99}`).
     """
 
     kind: Literal["chinchilla"] = "chinchilla"
@@ -71,8 +71,8 @@ class Chinchilla(Law):
             self.read(curve)
         if len({curve.parameters for curve in curves}) == 1 and self.size_terms is None:
             raise RequestError(
-                "All curves are of one model size, so they do not tell what size is worth. Add runs of other sizes (five "
-                "are a good number), or set `size_terms` to those of another family."
+                "All curves are of one model size, so they do not tell what size is worth. Add runs of other sizes "
+                "(five are a good number), or set `size_terms` to those of another family."
             )
 
     def read(self, course: Course) -> Floats:
@@ -105,8 +105,8 @@ class Chinchilla(Law):
         rest = values - a * size**-borrowed.alpha
         if (rest <= 0).any():
             raise RequestError(
-                f"The borrowed terms of the size alone (ln A {borrowed.log_a:g}, alpha {borrowed.alpha:g}) come to more "
-                "than the measured loss; borrow those of a family nearer to these models."
+                f"The borrowed terms of the size alone (ln A {borrowed.log_a:g}, alpha {borrowed.alpha:g}) come to "
+                "more than the measured loss; borrow those of a family nearer to these models."
             )
 
         def terms(exponents: tuple[float, ...]) -> Floats:

@@ -74,14 +74,16 @@ def forecast(
     what_if = named.schedule is not None or end != target.total
     if not what_if and run.status() == "done":
         raise RequestError(
-            f"{run.path} has ended, so there is nothing to predict of it. Say what else it might have been: --schedule, "
-            "or --to another number of steps; or name a run last that still goes on."
+            f"{run.path} has ended, so there is nothing to predict of it. Say what else it might have been: "
+            "--schedule, or --to another number of steps; or name a run last that still goes on."
         )
     first = 1 if what_if else int(target.steps[-1]) + 1
     steps = np.unique(np.linspace(first, end, _POINTS).round().astype(np.int64)) if end >= first else np.zeros(0, int)
     if not steps.size:
         raise RequestError(f"{run.path} has done all of its {end} steps; nothing is left to predict.")
-    course = Course(target.name, target.steps, planned_rates(run, end, named.schedule), target.tokens, target.parameters)
+    course = Course(
+        target.name, target.steps, planned_rates(run, end, named.schedule), target.tokens, target.parameters
+    )
     course = course.at(steps)
     chosen = named.law or _default(curves, course)
     fitted = chosen.fit(curves)

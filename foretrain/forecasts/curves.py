@@ -187,7 +187,7 @@ def _timeline(recipe: Recipe, schedule: Schedule, total: int) -> Timeline:
 
 
 class CurveTable(Section):
-    """Curves in a table (.csv, .jsonl, .parquet, also compressed), a row a point; or a row a curve, its points lists."""
+    """Curves in a table (.csv, .jsonl, also compressed, .parquet): a row a point, or a row a curve with lists of them."""
 
     path: DataPath
     """The file."""
@@ -200,8 +200,8 @@ class CurveTable(Section):
     tokens: str | None = None
     """Column of tokens seen."""
     lr: str | None = None
-    """Column of learning rates. Between points they are taken to move along a straight line, and before the first
-    point to be what they are there."""
+    """Column of learning rates. Between points they are taken to move along a straight line; before the first point
+    along the same line where they rise there (a warm-up), or else to be what they are there."""
     parameters: str | None = None
     """Column of model sizes; they may be written 2.8B."""
     where: dict[str, str | list[str]] = {}
@@ -243,13 +243,23 @@ class CurveTable(Section):
         return Curve(
             name=name,
             steps=steps[finite].astype(np.int64),
-            rates=np.interp(np.arange(1, last + 1), steps, told[self.lr]) if self.lr else None,
+            rates=_every(steps, told[self.lr]) if self.lr else None,
             tokens=told[self.tokens][finite] if self.tokens else None,
             parameters=float(told[self.parameters][0]) if self.parameters else None,
             values=told[self.loss][finite],
             figure=self.loss,
             total=last,
         )
+
+
+def _every(steps: Floats, rates: Floats) -> Floats:
+    """The learning rate of every step from those of some."""
+    found = np.interp(np.arange(1, int(steps[-1]) + 1), steps, rates)
+    first = int(steps[0])
+    if rates.size > 1 and rates[1] > rates[0] and first > 1:
+        slope = (rates[1] - rates[0]) / (steps[1] - steps[0])
+        found[: first - 1] = np.maximum(rates[0] - slope * np.arange(first - 1, 0, -1), 0.0)
+    return found
 
 
 def _listed(value: str | list[str]) -> list[str]:

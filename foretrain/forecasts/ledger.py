@@ -62,7 +62,9 @@ def score(entry: Entry, run: RunDirectory) -> dict[str, Any] | None:
     if (end := measured.get(entry["end"])) is None:
         return None
     path = entry["path"]
-    pairs = [(told, measured[step]) for step, told in zip(path["steps"], path["values"], strict=True) if step in measured]
+    pairs = [
+        (told, measured[step]) for step, told in zip(path["steps"], path["values"], strict=True) if step in measured
+    ]
     return {
         "measured": end,
         "error": abs(entry["value"] - end) / abs(end),

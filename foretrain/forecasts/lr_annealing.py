@@ -54,8 +54,8 @@ class LrAnnealing(Law):
         sizes = {curve.parameters for curve in curves if curve.parameters}
         if len(sizes) > 1:
             raise RequestError(
-                "lr_annealing holds for one model size, and these curves are of several; the law `chinchilla` has terms "
-                "for the size."
+                "lr_annealing holds for one model size, and these curves are of several; the law `chinchilla` has "
+                "terms for the size."
             )
         if not any(fell(curve, int(curve.steps[-1])) for curve in curves):
             raise RequestError(

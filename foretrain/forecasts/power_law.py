@@ -26,7 +26,7 @@ class PowerLaw(Law):
     )
 
     over: Literal["steps", "rates"] = "steps"
-    """What it is a law of: `steps`, or the sum of all learning rates so far (`rates`; the warm-up counts at its top)."""
+    """What it is a law of: `steps`, or the sum of all learning rates so far (`rates`; a warm-up counts at its top)."""
 
     def read(self, course: Course) -> Floats:
         """The one column x."""

@@ -92,7 +92,9 @@ class Forecasting(Section):
                     "judge only what none of them has seen"
                 )
             if not self.learnt(found) and not found.seen:
-                raise ValueError(f"forecasters.{name}: it learns from nothing; give `fit`, or a share that it has `seen`")
+                raise ValueError(
+                    f"forecasters.{name}: it learns from nothing; give `fit`, or a share that it has `seen`"
+                )
             for curve in [*self.learnt(found), *self.predict]:
                 if self.runs and curve not in self.runs:
                     raise ValueError(unknown_name("run", curve, self.runs))

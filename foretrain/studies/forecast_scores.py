@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from scipy import stats
 
 from foretrain.errors import RequestError
@@ -182,9 +181,7 @@ def _plain(floor: Floor) -> dict[str, Any]:
 Values = Mapping[tuple[str, str], Mapping[int, float]]
 
 
-def _contrasts(
-    study: ForecastStudy, values: Values, floors: Mapping[str, Floor], seeds: int
-) -> list[dict[str, Any]]:
+def _contrasts(study: ForecastStudy, values: Values, floors: Mapping[str, Floor], seeds: int) -> list[dict[str, Any]]:
     """Every planned pair on every metric; those that are judged are one family."""
     planned = [(name, arm, against) for name in study.metrics for arm, against in study.planned()]
     made = [

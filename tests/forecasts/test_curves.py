@@ -32,6 +32,9 @@ def test_a_table_is_curves_by_name(tmp_path: Path) -> None:
     assert curve.rates is not None and curve.rates.size == 30
     assert curve.rates[:10].tolist() == [1e-3] * 10
     assert curve.rates[14] == pytest.approx(7.5e-4) and curve.rates[25] == 5e-4
+    # Where they rise at first, that began at the first step.
+    rising = ROWS.replace("2.5M,a,10,1e-3", "2.5M,a,10,2.5e-4")
+    assert table(tmp_path, rising).read()["2.5M/a"].rates[:20] == pytest.approx(2.5e-5 * np.arange(1, 21))
     assert list(table(tmp_path, where={"plan": "b"}).read()) == ["2.5M/b"]
 
 

@@ -57,7 +57,9 @@ def test_intervals_hold_noise() -> None:
     other = annealed(LATE, noise=5e-3, every=2)
     low, high = fitted.quantiles(course_of(other), [0.05, 0.95])
     assert 0.8 < ((low < other.values) & (other.values < high)).mean() < 1
-    assert (fitted.draws(other) == LrAnnealing(memory=MEMORY).fit([annealed(WSD, noise=5e-3, every=2)]).draws(other)).all()
+    assert (
+        fitted.draws(other) == LrAnnealing(memory=MEMORY).fit([annealed(WSD, noise=5e-3, every=2)]).draws(other)
+    ).all()
     below = fitted.chance_below(course_of(other), 100.0)
     assert (below == 1).all()
 
@@ -103,7 +105,15 @@ def test_the_tied_form_has_three_numbers() -> None:
     alpha, beta = tied(a, b)
     steps = np.arange(50, 1001, 50)
     curves = [
-        Curve(str(n), steps, None, steps * 1e6, n, values=2 + np.exp(a) * n**-alpha + np.exp(b) * (steps * 1e6) ** -beta, total=1000)
+        Curve(
+            str(n),
+            steps,
+            None,
+            steps * 1e6,
+            n,
+            values=2 + np.exp(a) * n**-alpha + np.exp(b) * (steps * 1e6) ** -beta,
+            total=1000,
+        )
         for n in (1e6, 1e7, 1e8)
     ]
     found = Chinchilla(tied=True, early=0).fit(curves)
@@ -151,7 +161,9 @@ def test_spikes_do_not_move_a_robust_fit() -> None:
     assert np.abs(found - [2, 1]).max() < 1e-2 < np.abs(plain - [2, 1]).max()
     # What would be negative is 0, as non-negative least squares has it.
     falling = 3 - terms[:, 1]
-    np.testing.assert_allclose(robust(terms, falling, delta=9.0), optimize.nnls(terms / falling[:, None], np.ones(60))[0])
+    np.testing.assert_allclose(
+        robust(terms, falling, delta=9.0), optimize.nnls(terms / falling[:, None], np.ones(60))[0]
+    )
 
 
 def test_huber_and_blocks() -> None:

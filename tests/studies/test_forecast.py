@@ -80,7 +80,7 @@ def test_runs_are_trained_and_only_those_that_are_needed(tmp_path: Path) -> None
         "name": "trained",
         "base": tiny_data(budget={"steps": 24}, evaluation={"every": 0.5, "tokens": 512}),
         "forecast": {
-            "runs": {"plain": {"schedule.kind": "wsd"}, "other": {"seed": 3}, "unused": {}},
+            "runs": {"plain": {"schedule.kind": "wsd"}, "other": {"optimizer.lr": 2e-3}, "unused": {}},
             "fit": ["plain"],
             "predict": ["other"],
             "forecasters": {"last": "last_value", "law": "power_law"},

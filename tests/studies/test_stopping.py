@@ -83,7 +83,12 @@ def test_a_study_stops_what_is_predicted_to_lose(tmp_path: Path) -> None:
     study = tiny_study(
         base=base,
         arms={"plain": {}, "slow": {"optimizer.lr": 1e-6}},
-        stopping={"kind": "predicted", "at": [0.5], "forecaster": {"kind": "power_law", "refits": 8}, "best": "predicted"},
+        stopping={
+            "kind": "predicted",
+            "at": [0.5],
+            "forecaster": {"kind": "power_law", "refits": 8},
+            "best": "predicted",
+        },
         seeds=1,
     )
     data = conduct(study, tmp_path, report=False)
