@@ -195,9 +195,6 @@ def ledger(found: Mapping[str, Any]) -> View:
         {
             "run": Text(entry["run"], style="strong"),
             "law": entry["law"]["kind"],
-            "figure": entry["figure"],
-            "seen": entry["seen"],
-            "step": entry["end"],
             "predicted": entry["value"],
             "90 %": f"{units.measured(entry['low'])} to {units.measured(entry['high'])}",
             **_came(entry),

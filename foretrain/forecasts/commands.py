@@ -63,11 +63,12 @@ def forecast(
     Raises:
         RequestError: there is nothing to predict, or the runs do not tell.
     """
-    named = _named(law, schedule)
     opened = [run if isinstance(run, RunDirectory) else RunDirectory.open(run) for run in runs]
     if not opened:
         raise RequestError("foretrain forecast takes one or more runs; the last one's end is predicted.")
     curves = [of_run(run, figure) for run in opened]
+    # After the runs: a law may be a plug-in of their recipes.
+    named = _named(law, schedule)
     target, run = curves[-1], opened[-1]
     end = to or target.total
     refuse_mixed(curves)

@@ -187,7 +187,7 @@ def _timeline(recipe: Recipe, schedule: Schedule, total: int) -> Timeline:
 
 
 class CurveTable(Section):
-    """Curves in a table (.csv, .jsonl, also compressed, .parquet): a row a point, or a row a curve with lists of them."""
+    """Curves in a table (.csv, .jsonl, .parquet): a row a point, or a row a curve whose points are lists."""
 
     path: DataPath
     """The file."""
