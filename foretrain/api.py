@@ -14,9 +14,11 @@ from foretrain.claims.running import show_claim as show_claim
 from foretrain.console import Terminal
 from foretrain.curation.commands import build_corpus as build_corpus
 from foretrain.errors import RequestError
-from foretrain.finetuning import finetune as finetune
 from foretrain.files import write_atomic
+from foretrain.finetuning import finetune as finetune
 from foretrain.flipping import compare_flips, read_tasks
+from foretrain.forecasts.commands import forecast as forecast
+from foretrain.forecasts.ledger import ledger as ledger
 from foretrain.generation import generate
 from foretrain.modalities.base import modality_of
 from foretrain.plan import Plan, make_plan

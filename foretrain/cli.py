@@ -260,6 +260,34 @@ def flips(
 
 
 @app.command()
+def forecast(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN...", help="Runs to learn from; the last one's end is predicted.")
+    ] = None,
+    law: Annotated[
+        str | None, typer.Option(help="A forecaster, such as lr_annealing or '{kind: lr_annealing, memory: 0.99}'.")
+    ] = None,
+    figure: Annotated[str, typer.Option(help="What is predicted, such as validation/loss.")] = "loss",
+    schedule: Annotated[
+        str | None, typer.Option(help="What another schedule would come to, such as '{kind: wsd, decay: 0.1}'.")
+    ] = None,
+    to: Annotated[int | None, typer.Option(min=1, help="What another number of steps would come to.")] = None,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="List the forecasts of runs in a folder, and how they came out.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the end of a run, also of one that still goes on, from its curve and those of others."""
+    from foretrain import api, views
+
+    if ledger:
+        _show(api.ledger((runs or [Path("runs")])[0]), as_json, views.ledger)
+    else:
+        found = api.forecast(runs or [], law=law, figure=figure, schedule=schedule, to=to)
+        _show(found, as_json, views.forecast)
+
+
+@app.command()
 def study(
     file: Annotated[Path | None, typer.Argument(metavar="STUDY", help="A study (.yaml).")] = None,
     out: Annotated[Path | None, typer.Option(help="The study's directory; studies/NAME if left out.")] = None,

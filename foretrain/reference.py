@@ -255,11 +255,13 @@ def recipe_page() -> str:
 
 def study_page() -> str:
     """docs/study-file.md: every key of a study."""
+    from foretrain.studies.forecast import ForecastStudy
     from foretrain.studies.study import Study  # only this page needs studies
     from foretrain.studies.train_once import TrainOnceStudy
 
-    once = [section for section in sections(TrainOnceStudy) if section not in sections(Study)]
-    return "\n".join([_schema_page(_STUDY_HEAD, Study), *(_schema_section(each, each.__name__) for each in once)])
+    others = dict.fromkeys([*sections(TrainOnceStudy), *sections(ForecastStudy)])
+    more = [section for section in others if section not in sections(Study)]
+    return "\n".join([_schema_page(_STUDY_HEAD, Study), *(_schema_section(each, each.__name__) for each in more)])
 
 
 def _schema_page(head: str, root: type[Section]) -> str:

@@ -49,8 +49,8 @@ class RunDirectory:
     Files: `recipe.yaml` (resolved), `plan.json`, `environment.json`, `metrics.jsonl` (deterministic figures),
     `timing.jsonl` (`seconds` counts from the start of training and goes on after a resume), `checkpoints/step-N/`,
     `tokenizer/`, `config.json` (of the model), `model/`, `samples.json`, `pictures.json` (what steering parts show of
-    themselves), `result.json` (written at the end, removed when training starts), `trackers.json`, `report.html`, and
-    `.lock`, which a training process holds (`lock.RunLock`).
+    themselves), `result.json` (written at the end, removed when training starts), `forecasts.jsonl` (what was predicted
+    of it), `trackers.json`, `report.html`, and `.lock`, which a training process holds (`lock.RunLock`).
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -64,6 +64,7 @@ class RunDirectory:
         self.pictures_path = self.path / "pictures.json"
         self.result_path = self.path / "result.json"
         self.report_path = self.path / "report.html"
+        self.forecasts_path = self.path / "forecasts.jsonl"
         self.lock_path = self.path / ".lock"
         self.trackers_path = self.path / "trackers.json"
         self.checkpoints_path = self.path / "checkpoints"
@@ -107,6 +108,7 @@ class RunDirectory:
             shutil.rmtree(folder, ignore_errors=True)
         written = (self.plan_path, self.environment_path, self.metrics_path, self.timing_path, self.samples_path)
         kept = (self.pictures_path, self.result_path, self.report_path, self.trackers_path, self.config_path)
+        kept += (self.forecasts_path,)
         # The recipe goes last: while it is there, the folder is known as a run.
         for file in (*written, *kept, self.recipe_path):
             file.unlink(missing_ok=True)

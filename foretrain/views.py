@@ -245,3 +245,43 @@ def corpus(built: Mapping[str, Any]) -> View:
             }
         )
     return [tables.table(rows, title=manifest["name"]), f"{built['path']}/card.html"]
+
+
+def forecast(entry: Mapping[str, Any]) -> View:
+    """`foretrain forecast`: what is predicted, in words, and the constants of the law."""
+    constants = [{"constant": name, "value": value} for name, value in entry["constants"].items()]
+    return [Text(entry["words"]), *([tables.table(constants)] if constants else [])]
+
+
+def ledger(found: Mapping[str, Any]) -> View:
+    """`foretrain forecast --ledger`: every forecast beside what came, and how good each law was."""
+    if not found["forecasts"]:
+        return ["There are no forecasts here."]
+    rows = [
+        {
+            "run": Text(entry["run"], style="strong"),
+            "law": entry["law"]["kind"],
+            "predicted": entry["value"],
+            "90 %": f"{units.measured(entry['low'])} to {units.measured(entry['high'])}",
+            **_came(entry),
+        }
+        for entry in found["forecasts"]
+    ]
+    laws = [
+        {
+            "law": kind,
+            "scored": told["scored"],
+            "mean error": units.share(told["error"]),
+            "held": units.share(told["covered"]),
+        }
+        for kind, told in found["laws"].items()
+    ]
+    return [tables.table(rows), *([tables.table(laws)] if laws else [])]
+
+
+def _came(entry: Mapping[str, Any]) -> dict[str, Any]:
+    score = entry["score"]
+    if score is None:
+        return {"measured": "what if" if entry["what_if"] else None, "error": None, "held": None}
+    held = "yes" if score["covered"] else "no"
+    return {"measured": score["measured"], "error": units.share(score["error"]), "held": held}

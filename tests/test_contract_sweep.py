@@ -216,6 +216,8 @@ def _with_two_teachers(folder: Path) -> dict[str, Any]:
     other.save_pretrained(folder / "other")
     byte_tokenizer().save(folder / "other")
     return {"models": {**_with_teacher(folder)["models"], "other": {"path": str(folder / "other")}}}
+
+
 def _with_reference(folder: Path) -> dict[str, Any]:
     (folder / "small").mkdir()
     return {"models": {**_with_teacher(folder)["models"], "reference": {"path": _saved_model(folder / "small")}}}

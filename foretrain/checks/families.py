@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from foretrain.checks import of_curation, of_data, of_studies, of_training
+from foretrain.checks import of_curation, of_data, of_forecasts, of_studies, of_training
 from foretrain.checks.promises import check_class, check_data
 from foretrain.checks.trial import (
     OF_MODALITY,
@@ -17,6 +17,7 @@ from foretrain.corpus.scorers.base import Scorer
 from foretrain.curation.executors.base import CorpusExecutor
 from foretrain.curation.steps.base import CorpusStep
 from foretrain.feedback.base import Feedback
+from foretrain.forecasts.base import Forecaster
 from foretrain.growth.base import Growth
 from foretrain.images.builtin.base import ImageBuiltin
 from foretrain.images.formats.base import ImageFormat
@@ -62,6 +63,7 @@ FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     CorpusStep: of_curation.check_corpus_step,
     DocumentOrder: of_data.check_order,
     Executor: of_studies.check_executor,
+    Forecaster: of_forecasts.check_forecaster,
     Format: of_data.check_format,
     Growth: of_data.check_growth,
     ImageBuiltin: of_data.check_image_set,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +15,15 @@ from foretrain.hashing import hash_data
 from foretrain.plain_yaml import parse_yaml
 from foretrain.recipe import read_recipe
 from foretrain.section import Section, problems, refusal
+from foretrain.studies.forecast import ForecastStudy, make_forecast_study
 from foretrain.studies.study import Study, make_study
 from foretrain.studies.train_once import TrainOnceStudy, make_train_once
 
 FILE = "claim.yaml"
 ScaleName = Literal["smoke", "small", "full"]
 SCALES: tuple[ScaleName, ...] = ("smoke", "small", "full")
-AnyStudy = Study | TrainOnceStudy
-"""What a claim is restated as: arms, or many interventions in one run."""
+AnyStudy = Study | TrainOnceStudy | ForecastStudy
+"""What a claim is restated as: arms, many interventions in one run, or forecasters."""
 Effect = Literal["better", "worse", "no difference"]
 
 
@@ -110,7 +111,7 @@ class Claim(Section):
     decided: list[str] = []
     """What the paper leaves open, and what was chosen here."""
     study: dict[str, Any]
-    """The study, as in a study file: base, arms, seeds, metrics ... (or base and `train_once`)."""
+    """The study, as in a study file: base, arms, seeds, metrics ... (or base and `train_once`, or `forecast`)."""
     scales: Scales
     """Changes of the study at each size."""
 
@@ -119,7 +120,8 @@ class Claim(Section):
     def _arms_of_a_base(cls, study: dict[str, Any]) -> dict[str, Any]:
         if not _complete(study):
             raise ValueError(
-                "should have `base` (a recipe) and `arms` (changes of it, by name) or `train_once`, as a study file has"
+                "should have `base` (a recipe) and `arms` (changes of it, by name) or `train_once`, or `forecast`, as "
+                "a study file has"
             )
         return study
 
@@ -222,7 +224,7 @@ def _study_faults(data: Mapping[str, Any], folder: Path) -> Iterator[str]:
             study = studies[0] if studies else None
             if isinstance(study, TrainOnceStudy):
                 faults = unknown(expected, study)
-            elif "train_once" in raw:
+            elif "train_once" in raw or ("forecast" in raw and study is None):
                 continue  # the study itself is at fault, so what it compares is not known
             else:
                 faults = _unknown(expected, raw, study)
@@ -236,7 +238,7 @@ def _lines(text: str) -> list[str]:
     return [f"{head.partition(' has ')[0]}: {line}" for line in lines] or [head]
 
 
-def _unknown(expected: Mapping[str, Any], raw: Mapping[str, Any], study: Study | None) -> Iterator[str]:
+def _unknown(expected: Mapping[str, Any], raw: Mapping[str, Any], study: Study | ForecastStudy | None) -> Iterator[str]:
     """What an expectation names that the study lacks; as far as can be told where the study itself is at fault."""
     arms = list(study.arms if study else _names(raw.get("arms")))
     metrics = list(study.metrics if study else _names(raw.get("metrics", ["validation/loss"])))
@@ -259,8 +261,17 @@ def _unknown(expected: Mapping[str, Any], raw: Mapping[str, Any], study: Study |
 
 
 def _complete(study: Mapping[str, Any]) -> bool:
+    if isinstance(study.get("forecast"), dict):
+        return True
     parts = (study.get("arms"), study.get("train_once"))
     return isinstance(study.get("base"), dict | str) and any(isinstance(part, dict) and part for part in parts)
+
+
+_KINDS: dict[str, Callable[..., TrainOnceStudy | ForecastStudy]] = {
+    "train_once": make_train_once,
+    "forecast": make_forecast_study,
+}
+"""Studies other than of arms, by the key that tells them."""
 
 
 def _names(value: Any) -> list[str]:
@@ -273,8 +284,10 @@ def _study(
     overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in _leaves(changes)]
     if seeds is not None:
         overrides.append(f"seeds={seeds}")
-    make = make_train_once if "train_once" in raw else make_study
-    return make({"name": f"claims-{folder.resolve().name}", **raw}, folder, source, overrides)
+    for key, make in _KINDS.items():
+        if key in raw:
+            return make({"name": f"claims-{folder.resolve().name}", **raw}, folder, source, overrides)
+    return make_study({"name": f"claims-{folder.resolve().name}", **raw}, folder, source, overrides)
 
 
 def _leaves(changes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -62,7 +62,8 @@ def baseline(entry: Entry) -> str:
     study = entry.claim.study
     if "train_once" in study:
         return UNTOUCHED
-    return str(study.get("baseline") or next(iter(study.get("arms") or {}), ""))
+    arms = study.get("arms") or (study.get("forecast") or {}).get("forecasters") or {}
+    return str(study.get("baseline") or next(iter(arms), ""))
 
 
 def listing(rows: Sequence[Mapping[str, Any]]) -> list[Table | Text | str]:

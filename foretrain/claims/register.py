@@ -148,7 +148,7 @@ def _second(result: Mapping[str, Any]) -> list[str]:
 def _arms(entry: Entry) -> str:
     """What each arm changes, and what it measured (mean and standard deviation over seeds) and cost."""
     result, study = entry.result, entry.claim.study
-    raw = study.get("arms") or arms_as_written(study)
+    raw = study.get("arms") or arms_as_written(study) or (study.get("forecast") or {}).get("forecasters", {})
     if result is None:
         return _table(("arm", "changes"), [[name, _changes(arm)] for name, arm in raw.items()])
     metrics = {name: told for name, told in result["study"]["metrics"].items() if not name.startswith(CHECK)}
@@ -171,6 +171,8 @@ def _arms(entry: Entry) -> str:
 
 def _changes(arm: Any) -> str:
     """What an arm changes of the base, as it is written."""
+    if isinstance(arm, str):
+        return f"`{arm}`"
     if not isinstance(arm, Mapping) or not arm:
         return ""
     bare = not set(arm) & set(Arm.model_fields)

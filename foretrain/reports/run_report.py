@@ -11,6 +11,7 @@ import numpy as np
 from foretrain import units
 from foretrain.files import write_atomic
 from foretrain.reports.curves import axes, run_charts
+from foretrain.reports.forecasts import forecast_charts, forecast_table
 from foretrain.reports.page import render
 from foretrain.reports.plots import smooth
 from foretrain.reports.recipe_lines import recipe_lines
@@ -46,6 +47,7 @@ def run_report(run: RunDirectory) -> str:
     """The report as HTML."""
     plan, status, cost = run.plan(), run.status(), run.cost()
     charts, groups = run_charts(run)
+    forecasts = forecast_charts(run)
     recipe = recipe_lines(run)
     return render(
         "run.html",
@@ -54,8 +56,10 @@ def run_report(run: RunDirectory) -> str:
         verdict=_verdict(run, plan, cost),
         notice=_notice(run, plan, status, cost),
         headline=_headline(run, plan, cost),
-        charts=charts,
+        charts={**charts, **forecasts},
         groups=groups,
+        forecasts=list(forecasts),
+        forecast_table=forecast_table(run),
         axes=axes(run),
         pictures=shown(run.pictures()),
         steering=steering_table(run),

@@ -13,6 +13,7 @@ from foretrain.files import write_json
 from foretrain.lock import RunLock
 from foretrain.recipe import read_recipe
 from foretrain.studies.conducting import conduct
+from foretrain.studies.forecast import RUNS, ForecastStudy, conduct_forecast, load_forecast_study
 from foretrain.studies.noise import FILE, noise_data, noise_study
 from foretrain.studies.study import Study, load_study
 from foretrain.studies.train_once import TrainOnceStudy, conduct_train_once, load_train_once
@@ -23,6 +24,7 @@ OWN = (
     "logs",
     "check",
     "full",
+    RUNS,
     "train_once.json",
     "study.yaml",
     "study.json",
@@ -31,14 +33,14 @@ OWN = (
     FILE,
 )
 """What a study writes into its directory."""
-KNOWN = ("study.yaml", "train_once.json", "check/study.yaml", "full/study.yaml")
+KNOWN = ("study.yaml", "train_once.json", "check/study.yaml", "full/study.yaml", f"{RUNS}/study.yaml")
 """Files of which a directory of a study has one, from before its first trial on."""
 NOISE_SEEDS = 10
 """Seeds of a noise study, unless it is told how many."""
 
 
 def study(
-    file: Study | TrainOnceStudy | Path | str,
+    file: Study | TrainOnceStudy | ForecastStudy | Path | str,
     *,
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
@@ -69,7 +71,17 @@ def study(
     if seeds is not None and seeds < 1:
         raise RequestError(f"seeds: a study has at least one (given: {seeds}).")
     told = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
-    if isinstance(file, TrainOnceStudy) or (not isinstance(file, Study) and "train_once" in read_recipe(Path(file))):
+    keys = {} if isinstance(file, Study | TrainOnceStudy | ForecastStudy) else read_recipe(Path(file))
+    if isinstance(file, ForecastStudy) or "forecast" in keys:
+        if isinstance(file, ForecastStudy):
+            forecasters = file if seeds is None else file.model_copy(update={"seeds": seeds})
+        else:
+            forecasters = load_forecast_study(file, told)
+        folder = _folder(forecasters.name, out, restart)
+        data = conduct_forecast(forecasters, folder, terminal=terminal)
+        terminal.say(f"done: {folder / 'study.json'}, report {folder / 'report.html'}")
+        return data
+    if isinstance(file, TrainOnceStudy) or "train_once" in keys:
         if isinstance(file, TrainOnceStudy):
             once = file if seeds is None else file.model_copy(update={"seeds": seeds})
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from foretrain import environment, units
 from foretrain.console import CountingProgress, Terminal
 from foretrain.errors import RequestError
 from foretrain.files import write_atomic, write_json
+from foretrain.forecasts.curves import Curve, of_run
 from foretrain.lock import RunLock
 from foretrain.reports.study_report import write_report
 from foretrain.signals import sigterm_interrupts
@@ -120,7 +122,8 @@ class Conductor:
             for rung in rule.rungs() if rule is not None else ():
                 assert rule is not None
                 self._advance(running, rung, progress)
-                ended = rule.stopped(rung, self._figures(running, rung), self.study.baseline)
+                curves = self._curves(running) if rule.reads_curves else None
+                ended = rule.stopped(rung, self._figures(running, rung), self.study.baseline, curves)
                 for name in sorted(ended & set(running)):
                     self.stopped[name] = rung
                     running.remove(name)
@@ -193,6 +196,18 @@ class Conductor:
             }
             figures[arm] = {seed: sign * number for seed, number in found.items() if number is not None}
         return figures
+
+    def _curves(self, names: Sequence[str]) -> dict[str, dict[int, Curve]]:
+        """The deciding figure of arms that are one run, over their steps so far, turned so that lower is better."""
+        name, metric = next(iter(self.study.metrics.items()))
+        sign = -1.0 if self.prepared.higher[name] else 1.0
+        curves: dict[str, dict[int, Curve]] = {arm: {} for arm in names}
+        for trial in (trial for arm in names for trial in self.trials[arm]):
+            if trial.merge is None and (trial.plan.name, trial.seed) not in self.errors:
+                with suppress(RequestError):  # nothing measured yet
+                    curve = of_run(trial.judged, metric.figure or name)
+                    curves[trial.plan.name][trial.seed] = replace(curve, values=sign * curve.values)
+        return curves
 
     # The second verdict --------------------------------------------------------------------------------------------
 

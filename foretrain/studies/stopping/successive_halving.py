@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from foretrain.parts import Facts
-from foretrain.studies.stopping.base import Figures, Stopping
+from foretrain.studies.stopping.base import Curves, Figures, Stopping, rising
 
 
 class SuccessiveHalving(Stopping):
@@ -36,14 +36,13 @@ class SuccessiveHalving(Stopping):
 
     @model_validator(mode="after")
     def _rising(self) -> SuccessiveHalving:
-        if sorted(set(self.at)) != self.at or not 0 < self.at[0] <= self.at[-1] < 1:
-            raise ValueError("at: should be rising shares between 0 and 1, such as [0.25, 0.5]")
+        rising(self.at)
         return self
 
     def rungs(self) -> tuple[float, ...]:
         return tuple(self.at)
 
-    def stopped(self, rung: float, figures: Figures, baseline: str) -> set[str]:
+    def stopped(self, rung: float, figures: Figures, baseline: str, curves: Curves | None = None) -> set[str]:
         # The mean over the seeds that are left flatters an arm that failed on others, and it cannot be called better
         # any more: it comes after those with more seeds. Among equals the order of names decides: the same each time.
         means = {arm: fmean(found.values()) if found else math.inf for arm, found in figures.items()}
