@@ -179,3 +179,10 @@ def batches(rows: Sequence[Mapping[str, Any]]) -> View:
 def path(made: Mapping[str, str]) -> View:
     """A file or folder that was written."""
     return [made["path"]]
+
+
+def merge(made: Mapping[str, Any]) -> View:
+    """`foretrain merge`: the formula, what went in, what was found, and where it lies."""
+    inputs = [{"model": each["name"], "hash": each["hash"], "path": each["path"]} for each in made["inputs"]]
+    figures = [{"figure": name, "value": units.measured(value)} for name, value in made["figures"].items()]
+    return [made["formula"], tables.table(inputs), *([tables.table(figures)] if figures else []), made["path"]]

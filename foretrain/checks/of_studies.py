@@ -1,4 +1,4 @@
-"""What parts around a run promise: trackers, merges, executors, stopping rules."""
+"""What parts around a run promise: trackers, merges and their rules, executors, stopping rules."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from foretrain.checks.trial import (
 )
 from foretrain.errors import RequestError
 from foretrain.merging.evaluating import evaluate_merge
+from foretrain.merging.vectors import TaskVectors
+from foretrain.merging.weights import open_weights
 from foretrain.run_directory import RunDirectory
 from foretrain.studies.executors import base as executors
 from foretrain.studies.executors.base import Job, Outcome
@@ -61,6 +63,23 @@ def check_merge(part: Any, recipe: Figures) -> None:
             again = evaluate_merge(part, members, Path(folder) / f"{name}-again")
             need(found["validation"] == again["validation"], f"{title(part)}: merging twice gives other figures")
         need(before == [files(run.path) for run in runs], f"{title(part)} changes its members")
+
+
+def check_rule(part: Any, recipe: Figures) -> None:
+    """The same vectors come to the same one, of their shapes; nothing moves against what all of them changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [finished({**recipe, "seed": seed}, Path(folder) / f"{seed}") for seed in (0, 1)]
+        base, tuned = (open_weights("check", run.path) for run in runs)
+        for count in (1, 2):
+            vectors = TaskVectors(base, [tuned] * count)
+            first, again = part.over(vectors), part.over(vectors)
+            for name, differences in vectors:
+                made, found = first(name, differences), again(name, differences)
+                need(made.shape == differences[0].shape, f"{title(part)}: '{name}' comes out in another shape")
+                need(bool(made.isfinite().all()), f"{title(part)}: '{name}' is not finite")
+                need(bool((made == found).all()), f"{title(part)}: merging twice gives other weights")
+                signs = (made * differences[0] >= 0).all()
+                need(bool(signs), f"{title(part)}: '{name}' moves against all of its vectors")
 
 
 def check_executor(part: Any, recipe: Figures) -> None:
