@@ -50,8 +50,7 @@ class RunDirectory:
     `timing.jsonl` (`seconds` counts from the start of training and goes on after a resume), `checkpoints/step-N/`,
     `tokenizer/`, `config.json` (of the model), `model/`, `samples.json`, `pictures.json` (what steering parts show of
     themselves), `result.json` (written at the end, removed when training starts), `merge.json` (of a merge),
-    `trackers.json`, `report.html`, and
-    `.lock`, which a training process holds (`lock.RunLock`).
+    `trackers.json`, `report.html`, and `.lock`, which a training process holds (`lock.RunLock`).
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -77,6 +77,10 @@ def _residual(folder: Path) -> dict[str, Any]:
     return {"plus": str(folder / "plus"), "minus": str(folder / "minus")}
 
 
+def _base(folder: Path) -> dict[str, Any]:
+    return {"base": _residual(folder)["minus"]}
+
+
 def _lm_eval(folder: Path) -> dict[str, Any]:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra [eval])")
     (folder / "sweep.yaml").write_text(LM_EVAL.format(items=_items(folder)))
@@ -146,7 +150,10 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("steering", "value_weighting"): lambda folder: {"feedback": "problems", **VALUED},
     ("objective", "completion_lm"): lambda folder: {"after": ": "},
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
+    ("merge", "emulated_fine_tuning"): lambda folder: {**_base(folder), "tuned": [str(folder / "plus")]},
     ("merge", "instruction_residual"): _residual,
+    ("merge", "lines"): lambda folder: {**_base(folder), "alpha": 0.3, "beta": 0.5},
+    ("merge", "task_vectors"): lambda folder: _base(folder),
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
     ("scorer", "field"): lambda folder: {"field": "quality"},
     ("scorer", "ngram_perplexity"): lambda folder: {"reference": _items(folder)},

@@ -15,6 +15,7 @@ from foretrain.checks.trial import (
     check_figures,
     files,
     finished,
+    trial,
 )
 from foretrain.errors import RequestError
 from foretrain.merging.evaluating import evaluate_merge
@@ -68,8 +69,7 @@ def check_merge(part: Any, recipe: Figures) -> None:
 def check_rule(part: Any, recipe: Figures) -> None:
     """The same vectors come to the same one, of their shapes; nothing moves against what all of them changed."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [finished({**recipe, "seed": seed}, Path(folder) / f"{seed}") for seed in (0, 1)]
-        base, tuned = (open_weights("check", run.path) for run in runs)
+        base, tuned = (open_weights("check", _fresh({**recipe, "seed": seed}, Path(folder))) for seed in (0, 1))
         for count in (1, 2):
             vectors = TaskVectors(base, [tuned] * count)
             first, again = part.over(vectors), part.over(vectors)
@@ -80,6 +80,15 @@ def check_rule(part: Any, recipe: Figures) -> None:
                 need(bool((made == found).all()), f"{title(part)}: merging twice gives other weights")
                 signs = (made * differences[0] >= 0).all()
                 need(bool(signs), f"{title(part)}: '{name}' moves against all of its vectors")
+
+
+def _fresh(recipe: dict[str, Any], folder: Path) -> Path:
+    """The model of a trial recipe before it is trained, as a folder."""
+    plan: Any = trial(recipe).plan
+    made = folder / str(recipe["seed"])
+    plan.build_model().save_pretrained(made)
+    plan.processor.save(made)
+    return made
 
 
 def check_executor(part: Any, recipe: Figures) -> None:

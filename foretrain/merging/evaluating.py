@@ -32,9 +32,9 @@ def evaluate_merge(merge: Merge, runs: Sequence[RunDirectory], folder: Path) -> 
     It is judged by the recipe of the first run: on the same validation windows and tasks, in fp32. `FOLDER` gets
     `recipe.yaml` (of the first run), `plan.json` (the first run's, with `merge` and `members`), `tokenizer/`,
     `config.json`, `merge.json` where it has more to tell, `model/` where it is a model with weights of its own, and,
-    last, `result.json`. Its cost is the sum over the members (the largest of them for the peak memory); merging itself multiplies no matrices, so it
-    adds no FLOPs; `inference` says how many forward passes one use costs. A folder that holds the same merge of the
-    same runs is left as it is; one where it was cut off is done again.
+    last, `result.json`. Its cost is the sum over the members (the largest of them for the peak memory); merging itself
+    multiplies no matrices, so it adds no FLOPs; `inference` says how many forward passes one use costs. A folder that
+    holds the same merge of the same runs is left as it is; one where it was cut off is done again.
 
     Args:
         merge: what is made of the runs.

@@ -84,7 +84,7 @@ class Weights:
 
     @cached_property
     def floating(self) -> list[str]:
-        """Those that are made of fractions, and not of whole numbers."""
+        """All but the buffers of whole numbers."""
         return [name for name in self.names if self.dtype(name).is_floating_point]
 
     def read(self, name: str) -> Tensor:
@@ -105,12 +105,13 @@ class Weights:
         """The type of its numbers, without reading it."""
         file, key = self._places[name]
         stored = str(file.get_slice(key).get_dtype())
-        if stored not in _TYPES:
+        dtype = _TYPES.get(stored)
+        if dtype is None or (name in self.roles and not dtype.is_floating_point):
             raise RequestError(
                 f"{self.title}: '{name}' in {self.folder} is stored as {stored}, which cannot be added up. Save the "
                 "model in bf16 or fp32 first."
             )
-        return _TYPES[stored]
+        return dtype
 
     def block(self, name: str) -> int | None:
         """The block that a tensor belongs to; None outside of them."""
@@ -208,11 +209,9 @@ def refuse_other_network(models: Sequence[Weights]) -> None:
     """
     first = models[0]
     for other in models[1:]:
-        # Shapes are compared on the way, so that nothing is read.
-        shapes = [
-            {name: torch.empty(each.shape(name), device="meta") for name in each.names} for each in (other, first)
-        ]
-        differ = differences(shapes[0], other.config, shapes[1], first.config)
+        differ = differences({}, other.config, {}, first.config) or differences(
+            _shapes(other), other.config, _shapes(first), first.config
+        )
         if differ:
             raise RequestError(
                 f"{other.title} ({other.folder}) and {first.title} ({first.folder}) are not the same network "
@@ -224,6 +223,11 @@ def refuse_other_network(models: Sequence[Weights]) -> None:
                 "of the embedding stands for two texts. Train all of them with one tokenizer (a pretrained one, or the "
                 "same corpus and settings)."
             )
+
+
+def _shapes(weights: Weights) -> dict[str, Tensor]:
+    """Tensors of the right shapes, of which none is read."""
+    return {name: torch.empty(weights.shape(name), device="meta") for name in weights.names}
 
 
 def write_weights(
