@@ -57,8 +57,8 @@ class Lines(OfTaskVectors):
     search: Search | None = None
     """What the factor that is searched for is chosen by."""
     slope: Literal["rising", "flat", "reversed", "permuted"] = "rising"
-    """Controls: `flat` has alpha everywhere (and searches for it); `reversed` has its largest factor at the first
-    block; `permuted` has the same factors in an order by chance."""
+    """Controls: `flat` has alpha everywhere and searches for it (of several models as far as the L1 norm of their sum);
+    `reversed` has its largest factor at the first block; `permuted` has the same factors in an order by chance."""
     seed: int = Field(0, ge=0)
     """Decides the order of `permuted`."""
 
@@ -113,6 +113,10 @@ class Lines(OfTaskVectors):
         if self.alpha is None and (single or self.slope == "flat"):
             if self.beta is not None:
                 return "alpha", [(alpha, self.beta) for alpha in grid]
+            if not single:
+                # As large as the sum of the vectors is at 1, whatever a rule leaves of them.
+                largest = len(vectors) * _by_norms(vectors, combine)
+                return "alpha", [(largest * alpha, 0.0) for alpha in grid]
             return "alpha", [(alpha, 1 - alpha) for alpha in grid]
         alpha = self.alpha if self.alpha is not None else _by_norms(vectors, combine)
         if self.beta is not None or self.slope == "flat":
