@@ -85,10 +85,11 @@ class Judge:
         """
         run = self._run()
         found: dict[str, tuple[float, bool]] = {}
-        if any(name.startswith(f"{SPLIT}/") for name in figures):
+        domains = {name.split("/")[1] for name in figures if name.startswith(f"{SPLIT}/")}
+        if domains:
             learner = Learner(accelerate(model), "fp32", self._group)
-            with learner.evaluating():
-                losses = self._plan.validation(SPLIT).measure(learner, self._objective(learner), self._group)
+            validation = self._plan.validation(SPLIT, domains=domains)
+            losses = validation.measure(learner, self._objective(learner), self._group)
             found |= {name.replace("validation", SPLIT, 1): (value, False) for name, value in losses.items()}
         modality, recipe = modality_of(model.config), self._plan.recipe
         subject = modality.subject(model, modality.load_tokenizer(run.tokenizer_path), self._plan.context)
