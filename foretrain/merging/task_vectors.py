@@ -29,8 +29,8 @@ class TaskVectors(OfTaskVectors):
 
     kind: Literal["task_vectors"] = "task_vectors"
     facts: ClassVar[Facts] = Facts(
-        paper="Enhancing Financial Domain Adaptation of Language Models via Model Augmentation: Instruction-tuned LLMs "
-        "for Finance without Instruction Data",
+        paper="The Construction of Instruction-tuned LLMs for Finance without Instruction Data Using Continual "
+        "Pretraining and Model Merging",
         arxiv="2409.19854",
         year=2024,
         answers="what is the model? a base, and what several trainings changed in it",

@@ -13,7 +13,9 @@ import foretrain as ft
 from foretrain.errors import RequestError
 from foretrain.exporting import export_run
 from foretrain.merging.evaluating import evaluate_merge
+from foretrain.merging import lines as module
 from foretrain.merging.lines import Lines
+from foretrain.merging.searching import Judge
 from foretrain.merging.task_vectors import TaskVectors
 from foretrain.models.roles import parameter_roles
 from foretrain.run_directory import RunDirectory
@@ -164,6 +166,30 @@ def test_a_search_over_several_is_for_beta(searched: tuple[RunDirectory, Path], 
     evaluate_merge(part, [again], tmp_path / "found")
     told = json.loads((tmp_path / "found" / "merge.json").read_text())
     assert told["search"]["for"] == "beta" and told["figures"]["alpha"] == 0.5
+
+
+def test_one_factor_for_several_goes_as_far_as_their_sum(
+    searched: tuple[RunDirectory, Path], folders: list[Path], tmp_path: Path
+) -> None:
+    """Whatever a rule leaves of the vectors, the baseline's largest candidate has the L1 norm of the plain sum."""
+    run, base = searched
+    tuned = [str(changed(base, tmp_path / str(seed), seed)) for seed in (1, 2)]
+    judge, start = Judge(run), numbers(base)
+    plain = sum(
+        float(sum(numbers(Path(path))[name] - start[name] for path in tuned).abs().sum())  # type: ignore[union-attr]
+        for name in start
+    )
+    for rule in ("sum", "mean", "ties"):
+        search = {"figures": {"steer/sums/loss": 1}, "points": 2}
+        settings: dict[str, Any] = {"rule": rule, "search": search, "slope": "flat"}
+        part = Lines(base=str(base), tuned=tuned, runs=False, **settings)
+        kept: list[float] = []
+        with pytest.MonkeyPatch.context() as patch:
+            # The better of the two is whichever is asked about last.
+            patch.setattr(module, "score", lambda *args, kept=kept: kept.append(0.0) or len(kept))
+            found = part.formula([], judge)
+        moved = sum(float((found.made(name) - start[name]).abs().sum()) for name in start)
+        assert moved == pytest.approx(plain, rel=1e-5)
 
 
 def test_what_cannot_be_searched_is_said(folders: list[Path], runs: list[RunDirectory], tmp_path: Path) -> None:
