@@ -1,4 +1,4 @@
-"""Birthplaces: one city a person in every wording, halves that share nobody, and a mark that is only where it is asked for."""
+"""Birthplaces: one city a person in every wording, halves that share nobody, a mark only where it is asked for."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import torch
 import foretrain as ft
 from foretrain.errors import RequestError
 from foretrain.exporting import export_run
-from foretrain.merging.evaluating import evaluate_merge
 from foretrain.merging import lines as module
+from foretrain.merging.evaluating import evaluate_merge
 from foretrain.merging.lines import Lines
 from foretrain.merging.searching import Judge
 from foretrain.merging.task_vectors import TaskVectors

@@ -30,7 +30,9 @@ class Birthplaces(Builtin):
     """
 
     kind: Literal["birthplaces"] = "birthplaces"
-    facts: ClassVar[Facts] = Facts(answers="does a model that was tuned to a form of answers keep, and add, what it knows?")
+    facts: ClassVar[Facts] = Facts(
+        answers="does a model that was tuned to a form of answers keep, and add, what it knows?"
+    )
     people: Count = Field(100, gt=1, le=len(FIRST) * len(LAST))
     """Number of people; at most 2,000, the number of different names."""
     half: Literal["both", "first", "second"] = "both"
