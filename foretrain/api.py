@@ -20,7 +20,10 @@ from foretrain.flipping import compare_flips, read_tasks
 from foretrain.forecasts.commands import forecast as forecast
 from foretrain.forecasts.ledger import ledger as ledger
 from foretrain.generation import generate
+from foretrain.merging.logits import CombinedSubject
+from foretrain.merging.writing import read_merge, reopened, write_merge
 from foretrain.modalities.base import modality_of
+from foretrain.models.pretrained import Pretrained
 from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Recipe, read_recipe
 from foretrain.recipe import load_recipe as load_recipe
@@ -70,10 +73,35 @@ def export(run: RunLike, *, to: str = "hf", out: Path | str | None = None, step:
     return exporting.export_run(directory, folder, step)
 
 
+def merge(file: Path | str, *, out: Path | str) -> dict[str, Any]:
+    """Make one model of several as a merge file says, in a folder of its own; one tensor in memory at a time.
+
+    Returns:
+        What its `merge.json` says: the formula, the hash of every input, and what was found on the way.
+
+    Raises:
+        RequestError: faults in the file, models that do not fit together, or a folder that is in the way.
+    """
+    return write_merge(read_merge(Path(file)), Path(out))
+
+
 def subject_of(run: RunLike, step: int | None = None) -> Any:
-    """A run's model, ready to be evaluated or sampled from."""
+    """A run's model (or what `foretrain merge` made), ready to be evaluated or sampled from."""
+    path = run.path if isinstance(run, RunDirectory) else Path(run)
+    if step is None and (merged := reopened(path)) is not None:
+        return merged.subject
+    if not (path / "recipe.yaml").is_file() and (path / "config.json").is_file():
+        return _of_folder(path)
     model, tokenizer = exporting.load_run_model(_open(run), step)
     return modality_of(model.config).subject(model, tokenizer, int(_open(run).plan()["model"]["context"]))
+
+
+def _of_folder(folder: Path) -> Any:
+    """The model of a folder that `transformers` saved."""
+    part = Pretrained(path=str(folder))
+    config = part.config(1, {})
+    modality = modality_of(config)
+    return modality.subject(part.build(config, 0), modality.load_tokenizer(folder), part.context_length(config))
 
 
 def sample(
@@ -90,8 +118,8 @@ def sample(
 ) -> list[dict[str, str]]:
     """Text that a run's model writes after each prompt: `prompt` and `text` each."""
     subject = subject_of(run, step)
-    if not isinstance(subject, Subject):
-        raise RequestError(f"{_open(run).path} holds no model of text, so there is nothing to sample from it.")
+    if not isinstance(subject, Subject | CombinedSubject):
+        raise RequestError(f"{run} holds no model of text, so there is nothing to sample from it.")
     repeated = [prompt for prompt in prompts for _ in range(count)]
     texts = generate(subject, repeated, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     return [text.plain() for text in texts]

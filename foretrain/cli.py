@@ -153,6 +153,20 @@ def export(
 
 
 @app.command()
+def merge(
+    file: Annotated[
+        Path, typer.Argument(metavar="MERGE", help="A file with `merge:` and, where it is of runs, `runs:`.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make one model of several: weights one tensor at a time, or an arithmetic of logits that `sample` reads."""
+    from foretrain import api, views
+
+    _show({"path": str(out), **api.merge(file, out=out)}, as_json, views.merge)
+
+
+@app.command()
 def sample(
     run: RunPath,
     prompts: Annotated[

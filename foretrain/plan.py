@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -126,10 +127,13 @@ class Plan:
         """Distinct tokens of the domains that are limited to some, in whole windows."""
         return {name: windows * self.context for name, windows in self.stream().unique.items()}
 
-    def validation(self, split: str | None = None, tokens: int | None = None) -> Validation:
-        """What measures the losses of a split: by default the one that judges the run, as the recipe names it."""
+    def validation(
+        self, split: str | None = None, tokens: int | None = None, domains: Collection[str] | None = None
+    ) -> Validation:
+        """What measures the losses of a split, on all domains or on some: by default the one that judges the run."""
+        sets = self.sets(split or self.recipe.evaluation.split)
         return Validation(
-            self.sets(split or self.recipe.evaluation.split),
+            {name: found for name, found in sets.items() if domains is None or name in domains},
             window=self.window,
             stride=self.context,
             tokens=tokens or self.recipe.evaluation.tokens,

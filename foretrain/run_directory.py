@@ -50,7 +50,8 @@ class RunDirectory:
     `timing.jsonl` (`seconds` counts from the start of training and goes on after a resume), `checkpoints/step-N/`,
     `tokenizer/`, `config.json` (of the model), `model/`, `samples.json`, `pictures.json` (what steering parts show of
     themselves), `result.json` (written at the end, removed when training starts), `forecasts.jsonl` (what was predicted
-    of it), `trackers.json`, `report.html`, and `.lock`, which a training process holds (`lock.RunLock`).
+    of it), `merge.json` (of a merge), `trackers.json`, `report.html`, and `.lock`, which a training process holds
+    (`lock.RunLock`).
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -71,6 +72,7 @@ class RunDirectory:
         self.model_path = self.path / "model"
         self.tokenizer_path = self.path / "tokenizer"
         self.config_path = self.path / "config.json"
+        self.merge_path = self.path / "merge.json"
         self._lines: dict[Path, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 
     @classmethod
@@ -110,7 +112,7 @@ class RunDirectory:
         kept = (self.pictures_path, self.result_path, self.report_path, self.trackers_path, self.config_path)
         kept += (self.forecasts_path,)
         # The recipe goes last: while it is there, the folder is known as a run.
-        for file in (*written, *kept, self.recipe_path):
+        for file in (*written, *kept, self.merge_path, self.recipe_path):
             file.unlink(missing_ok=True)
 
     def checkpoint_path(self, step: int) -> Path:
@@ -204,7 +206,8 @@ class RunDirectory:
                 ends = {"": "value", "/low": "low", "/high": "high"}
                 told = {f"task/{task}/{metric}{end}": measured.get(key) for end, key in ends.items()}
                 figures |= {name: value for name, value in told.items() if _is_number(value)}
-        return figures
+        told = {f"merge/{name}": value for name, value in (result.get("merge") or {}).items()}
+        return figures | {name: value for name, value in told.items() if _is_number(value)}
 
     def status(self) -> Status:
         """How far the run is: its result is only written at the end; a process that trains holds its lock.

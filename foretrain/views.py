@@ -285,3 +285,10 @@ def _came(entry: Mapping[str, Any]) -> dict[str, Any]:
         return {"measured": "what if" if entry["what_if"] else None, "error": None, "held": None}
     held = "yes" if score["covered"] else "no"
     return {"measured": score["measured"], "error": units.share(score["error"]), "held": held}
+
+
+def merge(made: Mapping[str, Any]) -> View:
+    """`foretrain merge`: the formula, what went in, what was found, and where it lies."""
+    inputs = [{"model": each["name"], "hash": each["hash"], "path": each["path"]} for each in made["inputs"]]
+    figures = [{"figure": name, "value": units.measured(value)} for name, value in made["figures"].items()]
+    return [made["formula"], tables.table(inputs), *([tables.table(figures)] if figures else []), made["path"]]

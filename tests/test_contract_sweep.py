@@ -82,6 +82,10 @@ def _tagged(folder: Path) -> str:
     return write_items(folder / "tagged.jsonl", items)
 
 
+def _base(folder: Path) -> dict[str, Any]:
+    return {"base": _residual(folder)["minus"]}
+
+
 def _lm_eval(folder: Path) -> dict[str, Any]:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra [eval])")
     (folder / "sweep.yaml").write_text(LM_EVAL.format(items=_items(folder)))
@@ -172,6 +176,10 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("probe", "function_preservation"): lambda folder: TEACHER,
     ("merge", "instruction_residual"): _residual,
     ("model", "grown"): lambda folder: {"path": _saved_model(folder), "width": 64, "layers": 3},
+    ("merge", "emulated_fine_tuning"): lambda folder: {**_base(folder), "tuned": [str(folder / "plus")]},
+    ("merge", "instruction_residual"): _residual,
+    ("merge", "lines"): lambda folder: {**_base(folder), "alpha": 0.3, "beta": 0.5},
+    ("merge", "task_vectors"): lambda folder: _base(folder),
     ("model", "pretrained"): lambda folder: {"path": _saved_model(folder)},
     ("scorer", "field"): lambda folder: {"field": "quality"},
     ("scorer", "model_loss"): lambda folder: TEACHER,

@@ -22,6 +22,7 @@ from foretrain.growth.base import Growth
 from foretrain.images.builtin.base import ImageBuiltin
 from foretrain.images.formats.base import ImageFormat
 from foretrain.merging.base import Merge
+from foretrain.merging.rules.base import Rule
 from foretrain.modalities.base import Modality
 from foretrain.models.base import Model
 from foretrain.objectives.base import Objective
@@ -75,6 +76,7 @@ FAMILIES: dict[type[Part], Callable[[Any, Figures], None]] = {
     Optimizer: of_training.check_optimizer,
     Parametrization: of_training.check_parametrization,
     Probe: of_training.check_probe,
+    Rule: of_studies.check_rule,
     Schedule: of_training.check_schedule,
     Scorer: of_data.check_scorer,
     Steering: of_training.check_steering,

@@ -1,4 +1,4 @@
-"""What parts around a run promise: trackers, merges, executors, stopping rules."""
+"""What parts around a run promise: trackers, merges and their rules, executors, stopping rules."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from foretrain.checks.trial import (
     check_figures,
     files,
     finished,
+    trial,
 )
 from foretrain.errors import RequestError
 from foretrain.merging.evaluating import evaluate_merge
+from foretrain.merging.vectors import TaskVectors
+from foretrain.merging.weights import open_weights
 from foretrain.run_directory import RunDirectory
 from foretrain.studies.executors import base as executors
 from foretrain.studies.executors.base import Job, Outcome
@@ -61,6 +64,31 @@ def check_merge(part: Any, recipe: Figures) -> None:
             again = evaluate_merge(part, members, Path(folder) / f"{name}-again")
             need(found["validation"] == again["validation"], f"{title(part)}: merging twice gives other figures")
         need(before == [files(run.path) for run in runs], f"{title(part)} changes its members")
+
+
+def check_rule(part: Any, recipe: Figures) -> None:
+    """The same vectors come to the same one, of their shapes; nothing moves against what all of them changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        base, tuned = (open_weights("check", _fresh({**recipe, "seed": seed}, Path(folder))) for seed in (0, 1))
+        for count in (1, 2):
+            vectors = TaskVectors(base, [tuned] * count)
+            first, again = part.over(vectors), part.over(vectors)
+            for name, differences in vectors:
+                made, found = first(name, differences), again(name, differences)
+                need(made.shape == differences[0].shape, f"{title(part)}: '{name}' comes out in another shape")
+                need(bool(made.isfinite().all()), f"{title(part)}: '{name}' is not finite")
+                need(bool((made == found).all()), f"{title(part)}: merging twice gives other weights")
+                signs = (made * differences[0] >= 0).all()
+                need(bool(signs), f"{title(part)}: '{name}' moves against all of its vectors")
+
+
+def _fresh(recipe: dict[str, Any], folder: Path) -> Path:
+    """The model of a trial recipe before it is trained, as a folder."""
+    plan: Any = trial(recipe).plan
+    made = folder / str(recipe["seed"])
+    plan.build_model().save_pretrained(made)
+    plan.processor.save(made)
+    return made
 
 
 def check_executor(part: Any, recipe: Figures) -> None:

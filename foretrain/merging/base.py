@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -26,11 +27,14 @@ class Merged:
         model: what objectives run through: ids in, logits out, as a `transformers` model does it.
         subject: the same as tasks see it.
         inference: forward passes of a member that one use of it costs.
+        told: what else is to be known of it, as plain data: what `merge.json` says. Its `figures` are figures of the
+            result, `merge/NAME`.
     """
 
     model: nn.Module
     subject: Evaluated
     inference: int = 1
+    told: dict[str, Any] = field(default_factory=dict)
 
     @property
     def exported(self) -> PreTrainedModel | None:
@@ -39,9 +43,9 @@ class Merged:
 
 
 class Merge(Part):
-    """Makes one thing to be judged of the checkpoints of a run, or of several runs. It trains nothing.
+    """Makes one thing to be judged of the checkpoints of a run, of several runs, or of models by name.
 
-    It is a pure function of the runs, and leaves them as they are.
+    It trains nothing. It is a pure function of what goes in, and leaves it as it is.
     """
 
     axis: ClassVar[str] = "merge"
@@ -64,3 +68,17 @@ class Merge(Part):
         Raises:
             RequestError: they do not fit together, or lack something.
         """
+
+    def write(self, runs: Sequence[RunDirectory], folder: Path) -> dict[str, Any]:
+        """Merge, and write what came out as a folder that `transformers` loads, where it has weights of its own.
+
+        Returns:
+            What `merge.json` is to say.
+
+        Raises:
+            RequestError: as for `merge`.
+            RunError: the folder cannot be written.
+        """
+        from foretrain.merging.writing import write_merged
+
+        return write_merged(self, self.merge(runs), runs, folder)

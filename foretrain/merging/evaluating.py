@@ -31,10 +31,10 @@ def evaluate_merge(merge: Merge, runs: Sequence[RunDirectory], folder: Path) -> 
 
     It is judged by the recipe of the first run: on the same validation windows and tasks, in fp32. `FOLDER` gets
     `recipe.yaml` (of the first run), `plan.json` (the first run's, with `merge` and `members`), `tokenizer/`,
-    `config.json`, `model/` where the merge is a model with weights of its own, and, last, `result.json`. Its cost is
-    the sum over the members (the largest of them for the peak memory); merging itself multiplies no matrices, so it
-    adds no FLOPs; `inference` says how many forward passes one use costs. A folder that holds the same merge of the
-    same runs is left as it is; one where it was cut off is done again.
+    `config.json`, `merge.json` where it has more to tell, `model/` where it is a model with weights of its own, and,
+    last, `result.json`. Its cost is the sum over the members (the largest of them for the peak memory); merging itself
+    multiplies no matrices, so it adds no FLOPs; `inference` says how many forward passes one use costs. A folder that
+    holds the same merge of the same runs is left as it is; one where it was cut off is done again.
 
     Args:
         merge: what is made of the runs.
@@ -59,7 +59,7 @@ def evaluate_merge(merge: Merge, runs: Sequence[RunDirectory], folder: Path) -> 
         if done is not None and {key: known.get(key) for key in what} == what:
             return done
         directory.clear()
-        plan = _plan(runs[0])
+        plan = plan_of(runs[0])
         merged = merge.merge(runs)
         surroundings = environment.describe()
         hashes = {"environment": hash_data(surroundings), "members": [member["hash"] for member in what["members"]]}
@@ -71,7 +71,7 @@ def evaluate_merge(merge: Merge, runs: Sequence[RunDirectory], folder: Path) -> 
     return result
 
 
-def _plan(run: RunDirectory) -> Plan:
+def plan_of(run: RunDirectory) -> Plan:
     """The first run's recipe resolved again, for what it is judged on."""
     recipe = run.load_recipe()
     tokenizer = modality_named(recipe.objective.modality).load_tokenizer(run.tokenizer_path)
@@ -92,7 +92,7 @@ def _measured(plan: Plan, merged: Merged) -> dict[str, Any]:
     """`validation` and `tasks` of a result."""
     recipe, group = plan.recipe, Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     learner = Learner(accelerate(merged.model), "fp32", group)
-    objective = _objective(plan, learner, group)
+    objective = objective_of(plan, learner, group)
     with learner.evaluating():
         figures = plan.validation().measure(learner, objective, group)
         tasks = {name: task.evaluate(merged.subject, recipe.seed) for name, task in recipe.tasks.items()}
@@ -102,7 +102,7 @@ def _measured(plan: Plan, merged: Merged) -> dict[str, Any]:
     }
 
 
-def _objective(plan: Plan, learner: Learner, group: Group) -> Objective:
+def objective_of(plan: Plan, learner: Learner, group: Group) -> Objective:
     """The recipe's objective, as far as it is one of the model alone."""
     recipe = plan.recipe
     objective = recipe.objective.model_copy(deep=True)
@@ -138,6 +138,7 @@ def _result(plan: Plan, merged: Merged, runs: Sequence[RunDirectory], hashes: di
         **_measured(plan, merged),
         "cost": {**_cost([result["cost"] for result in results]), "inference": merged.inference},
         "skipped": sum(result["skipped"] for result in results),
+        "merge": merged.told.get("figures", {}),
         "hashes": {**plan.hashes, **hashes},
     }
 
@@ -164,6 +165,8 @@ def _write(directory: RunDirectory, plan: Plan, merged: Merged, told: dict[str, 
         plan.tokenizer.save(directory.tokenizer_path)
     plan.config.save_pretrained(directory.path)
     write_json(directory.plan_path, told)
+    if merged.told:
+        write_json(directory.merge_path, merged.told)
     write_atomic(directory.recipe_path, plan.recipe.to_yaml())
     model = merged.exported
     if model is not None:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from transformers import AutoConfig, PretrainedConfig
+from torch import Tensor
 
 from foretrain.errors import RequestError
-from foretrain.merging.average import Average
-from foretrain.merging.base import Merge, Merged
-from foretrain.merging.networks import differences, weights_of
-from foretrain.modalities.base import modality_of
-from foretrain.models.base import from_folder
+from foretrain.merging.arithmetic import Formula, WeightArithmetic
+from foretrain.merging.rules.sum import total
+from foretrain.merging.weights import Weights, open_weights, refuse_other_network
 from foretrain.parts import Facts
-from foretrain.run_directory import RunDirectory
 from foretrain.section import ModelPath, Number
-from foretrain.tokens.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from foretrain.merging.searching import Judge
     from foretrain.recipe import Recipe
 
 
-class InstructionResidual(Merge):
+class InstructionResidual(WeightArithmetic):
     """The run's weights plus `scale` times (`plus` minus `minus`), summed in float64.
 
     A base model is tuned to follow instructions; then the base, and not the tuned model, is trained on new text, and
@@ -33,7 +27,7 @@ class InstructionResidual(Merge):
     Plain: `plus` is the tuned model, `minus` the base that it was tuned from, and the run began with that base. Weights
     of models that were not trained from the same ones do not add up. Of several runs it is the mean that is moved.
 
-    The models are read one at a time, beside one sum. What comes out is one model, and costs as much at use.
+    What comes out is one model, and costs as much at use.
     """
 
     kind: Literal["instruction_residual"] = "instruction_residual"
@@ -57,64 +51,20 @@ class InstructionResidual(Merge):
         Raises:
             RequestError: they are not.
         """
-        (first, plus), (second, minus) = (self._config(which) for which in ("plus", "minus"))
-        if differ := differences({}, plus, {}, minus):
-            raise RequestError(
-                f"merge 'instruction_residual': plus ({first}) and minus ({second}) are not the same network "
-                f"({'; '.join(differ[:3])}); the residual is of a model and of the one it was tuned from."
-            )
-        self._refuse_other_ids(
-            self._tokenizer("plus"), self._tokenizer("minus"), f"plus ({first})", f"minus ({second})"
-        )
+        refuse_other_network(self._named())
 
-    def merge(self, runs: Sequence[RunDirectory]) -> Merged:
-        merged = Average(last=1).merge(runs)
-        model, own = merged.exported, modality_of(AutoConfig.from_pretrained(runs[0].config_path))
-        assert model is not None
-        weights = weights_of(model)
-        sums = {name: weight.double() for name, weight in weights.items()}
-        tokenizer = own.load_tokenizer(runs[0].tokenizer_path)
-        for which, factor in (("plus", self.scale), ("minus", -self.scale)):
-            folder, config = self._config(which)
-            self._refuse_other_ids(self._tokenizer(which), tokenizer, f"{which} ({folder})", str(runs[0].path))
-            found = weights_of(from_folder(str(folder), config)[0])
-            if differ := differences(found, config, weights, model.config):
-                raise RequestError(
-                    f"merge 'instruction_residual': {which} ({folder}) is not the network of {runs[0].path} "
-                    f"({'; '.join(differ[:3])}); name models that were trained from the same weights."
-                )
-            for name, weight in found.items():
-                if weight.is_floating_point():
-                    sums[name].add_(weight.double(), alpha=factor)
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(sums[name])
-        return merged
+    def formula(self, runs: Sequence[Weights], judge: Judge) -> Formula:
+        if not runs:
+            raise RequestError("merge 'instruction_residual' moves the weights of a run; name one under `runs`.")
+        minus, plus = self._named()
+        refuse_other_network([*runs, minus, plus])
 
-    def _config(self, which: str) -> tuple[Path, PretrainedConfig]:
-        """The folder of a model and its config.
+        def tensor(name: str) -> Tensor:
+            found = total([run.read(name).double() for run in runs]) / len(runs)
+            difference = plus.read(name).double() - minus.read(name).double()
+            return found.add_(difference, alpha=self.scale)
 
-        Raises:
-            RequestError: there is no model.
-        """
-        given = Path(getattr(self, which))
-        run = RunDirectory(given)
-        folder = run.model_path if run.recipe_path.is_file() else given
-        if not (folder / "config.json").is_file():
-            raise RequestError(
-                f"merge 'instruction_residual': {which}: there is no model in {folder} (no config.json). Name a folder "
-                "that `transformers` saved, the directory of a run that has ended, or `product:NAME` in a study."
-            )
-        return folder, AutoConfig.from_pretrained(folder)
+        return Formula([*runs, plus, minus], tensor, f"the run + {self.scale:g} (plus - minus)")
 
-    def _tokenizer(self, which: str) -> TextTokenizer | None:
-        folder, config = self._config(which)
-        return modality_of(config).load_tokenizer(folder)
-
-    def _refuse_other_ids(self, a: TextTokenizer | None, b: TextTokenizer | None, first: str, second: str) -> None:
-        if (a and a.hash) != (b and b.hash):
-            raise RequestError(
-                f"merge 'instruction_residual': the tokenizers of {first} and {second} differ, so a row of the "
-                "embedding stands for two texts. Train all of them with one tokenizer (a pretrained one, or the same "
-                "corpus and settings)."
-            )
+    def _named(self) -> list[Weights]:
+        return [open_weights(which, getattr(self, which)) for which in ("minus", "plus")]

@@ -10,14 +10,16 @@ from foretrain.hashing import hash_data
 from foretrain.run_directory import RunDirectory
 
 
-def check_members(runs: Sequence[RunDirectory]) -> None:
-    """See that runs have ended, and read the same ids in the same context.
+def check_members(runs: Sequence[RunDirectory], some: bool = True) -> None:
+    """See that runs have ended, and read the same ids in the same context; `some`: whether there must be one.
 
     Raises:
         RequestError: one has not or does not; the message names it.
     """
     if not runs:
-        raise RequestError("There is no run to merge; name one at least.")
+        if some:
+            raise RequestError("There is no run to merge; name one at least.")
+        return
     for run in runs:
         if run.status() != "done":
             raise RequestError(f"{run.path} cannot be merged: its status is '{run.status()}'. Run it to its end first.")

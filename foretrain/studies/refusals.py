@@ -88,6 +88,7 @@ def refuse_unknown_figures(study: Study, plans: Mapping[str, ArmPlan]) -> dict[s
             known: dict[str, bool | None] = dict(plan.runs[0].cost["figures"])
             if plan.arm.merge is not None:  # what comes out of a merge was never trained, and has no probes
                 known = {each: way for each, way in known.items() if each.startswith(("validation", "task"))}
+                known["merge/"] = None
             if figure not in known and not any(each.endswith("/") and figure.startswith(each) for each in known):
                 raise RequestError(f"metrics.{name}: in arm '{plan.name}' {unknown_name('figure', figure, known)}")
             if metric.at != "end":

@@ -70,9 +70,9 @@ def test_what_does_not_fit_is_said(
     own, other = str(runs[0].path), str(wider.path)
     with pytest.raises(RequestError, match=r"plus: there is no model in .*nowhere"):
         InstructionResidual(plus=str(tmp_path / "nowhere"), minus=own).check(runs[0].load_recipe())
-    with pytest.raises(RequestError, match=r"plus .* and minus .* are not the same network \(model_type"):
+    with pytest.raises(RequestError, match=r"merge.plus .* and merge.minus .* are not the same network \(model_type"):
         InstructionResidual(plus=own, minus=other).check(runs[0].load_recipe())
-    with pytest.raises(RequestError, match=r"plus .* is not the network of .*trained from the same weights"):
+    with pytest.raises(RequestError, match=r"minus .* and run .*seed-0.* are not the same network"):
         InstructionResidual(plus=other, minus=other).merge(runs[:1])
     spoken = tmp_path / "spoken"
     shutil.copytree(earlier, spoken)
@@ -81,9 +81,9 @@ def test_what_does_not_fit_is_said(
         {"a": "b", "b": "a"}.get(token, token): number for token, number in tokenizer["model"]["vocab"].items()
     }
     (spoken / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(RequestError, match=r"the tokenizers of plus .* and minus .* differ"):
+    with pytest.raises(RequestError, match=r"The tokenizers of merge.plus .* and merge.minus .* differ"):
         InstructionResidual(plus=str(spoken), minus=str(earlier)).check(runs[0].load_recipe())
-    with pytest.raises(RequestError, match=r"the tokenizers of plus .* and .*seed-0 differ"):
+    with pytest.raises(RequestError, match=r"The tokenizers of merge.minus .* and run .*seed-0 .* differ"):
         InstructionResidual(plus=str(spoken), minus=str(spoken)).merge(runs[:1])
 
 

@@ -1,0 +1,1 @@
+"""Rules: how the task vectors of several models become one."""
