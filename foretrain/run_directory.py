@@ -110,9 +110,8 @@ class RunDirectory:
             shutil.rmtree(folder, ignore_errors=True)
         written = (self.plan_path, self.environment_path, self.metrics_path, self.timing_path, self.samples_path)
         kept = (self.pictures_path, self.result_path, self.report_path, self.trackers_path, self.config_path)
-        kept += (self.forecasts_path,)
         # The recipe goes last: while it is there, the folder is known as a run.
-        for file in (*written, *kept, self.merge_path, self.recipe_path):
+        for file in (*written, *kept, self.forecasts_path, self.merge_path, self.recipe_path):
             file.unlink(missing_ok=True)
 
     def checkpoint_path(self, step: int) -> Path:

@@ -174,7 +174,6 @@ EXAMPLES: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     },
     ("probe", "one_step"): lambda folder: {"feedback": "problems", "pairs": 3, "rows": 1, "items": 4},
     ("probe", "function_preservation"): lambda folder: TEACHER,
-    ("merge", "instruction_residual"): _residual,
     ("model", "grown"): lambda folder: {"path": _saved_model(folder), "width": 64, "layers": 3},
     ("merge", "emulated_fine_tuning"): lambda folder: {**_base(folder), "tuned": [str(folder / "plus")]},
     ("merge", "instruction_residual"): _residual,

@@ -60,4 +60,6 @@ def _curve(parameters: float) -> Curve:
     rates = 1e-3 * np.minimum(1.0, 2 - 2 * np.arange(_TOTAL) / _TOTAL)
     values = 2 + 5 * parameters**-0.2 + 6 * steps**-0.5
     values = values * (1 + 1e-3 * np.sin(steps)) - 0.1 * np.maximum(0, steps / _TOTAL - 0.5)
-    return Curve(f"{parameters:g}", steps, rates, steps * 64.0, parameters, values=values, total=_TOTAL)
+    return Curve(
+        f"{parameters:g}", steps, rates, (steps * 64).astype(np.float64), parameters, values=values, total=_TOTAL
+    )

@@ -124,7 +124,8 @@ class Chinchilla(Law):
 
         starts = _TIED_STARTS
         if near is not None:
-            starts = [tuple(float(np.log(max(near[name], 1e-4))) for name in ("E", "A", "B"))]
+            e, a, b = (float(np.log(max(near[name], 1e-4))) for name in ("E", "A", "B"))
+            starts = [(e, a, b)]
         e, a, b = (float(each) for each in descend(predicted, values, starts, [(-9, 5), (-0.2, 30), (-6, 20)]))
         alpha, beta = tied(a, b)
         return {"E": float(np.exp(e)), "A": float(np.exp(a)), "B": float(np.exp(b)), "alpha": alpha, "beta": beta}

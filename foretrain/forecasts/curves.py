@@ -59,7 +59,7 @@ class Course:
             )
         tokens = None
         if self.tokens is not None and self.tokens.size:
-            tokens = wanted * float(self.tokens[-1] / self.steps[-1])
+            tokens = wanted.astype(np.float64) * float(self.tokens[-1] / self.steps[-1])
         return Course(self.name, wanted, self.rates, tokens, self.parameters)
 
 
@@ -243,7 +243,7 @@ class CurveTable(Section):
         return Curve(
             name=name,
             steps=steps[finite].astype(np.int64),
-            rates=_every(steps, told[self.lr]) if self.lr else None,
+            rates=_every(steps.astype(np.float64), told[self.lr]) if self.lr else None,
             tokens=told[self.tokens][finite] if self.tokens else None,
             parameters=float(told[self.parameters][0]) if self.parameters else None,
             values=told[self.loss][finite],

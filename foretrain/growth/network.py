@@ -81,7 +81,7 @@ class Network:
         with no_init_weights(), torch.random.fork_rng(devices=[]):
             made = from_config(self.config)
         made.tie_weights()
-        made.to(dtype=next(iter(self.weights.values())).dtype)  # type: ignore[arg-type]
+        made.to(dtype=next(iter(self.weights.values())).dtype)  # type: ignore[call-arg]
         for name, parameter in made.named_parameters():
             parameter.copy_(self.weights[name])
         return made.eval()

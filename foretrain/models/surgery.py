@@ -119,7 +119,7 @@ def _autocast(kind: str) -> Callable[[], AbstractContextManager[Any]]:
     return partial(torch.autocast, kind, dtype=torch.get_autocast_dtype(kind))
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _apply(x: Tensor, bias: Tensor | None, build: Callable[..., Tensor], *numbers: Tensor) -> Tensor:
     result: Tensor = _Product.apply(build, x, bias, *numbers)
     return result

@@ -71,31 +71,26 @@ def study(
     if seeds is not None and seeds < 1:
         raise RequestError(f"seeds: a study has at least one (given: {seeds}).")
     told = [*overrides, *([] if seeds is None else [f"seeds={seeds}"])]
-    keys = {} if isinstance(file, Study | TrainOnceStudy | ForecastStudy) else read_recipe(Path(file))
-    if isinstance(file, ForecastStudy) or "forecast" in keys:
-        if isinstance(file, ForecastStudy):
-            forecasters = file if seeds is None else file.model_copy(update={"seeds": seeds})
-        else:
-            forecasters = load_forecast_study(file, told)
-        folder = _folder(forecasters.name, out, restart)
-        data = conduct_forecast(forecasters, folder, terminal=terminal)
-        terminal.say(f"done: {folder / 'study.json'}, report {folder / 'report.html'}")
-        return data
-    if isinstance(file, TrainOnceStudy) or "train_once" in keys:
-        if isinstance(file, TrainOnceStudy):
-            once = file if seeds is None else file.model_copy(update={"seeds": seeds})
-        else:
-            once = load_train_once(file, told)
-        folder = _folder(once.name, out, restart)
-        return conduct_train_once(once, folder, terminal=terminal)
-    if isinstance(file, Study):
-        found = file if seeds is None else file.model_copy(update={"seeds": list(range(seeds))})
-    else:
-        found = load_study(file, told)
+    found = _read(file, told) if isinstance(file, Path | str) else file
+    if found is file and seeds is not None:
+        found = found.model_copy(update={"seeds": list(range(seeds)) if isinstance(found, Study) else seeds})
     folder = _folder(found.name, out, restart)
-    data = conduct(found, folder, terminal=terminal)
+    if isinstance(found, TrainOnceStudy):
+        return conduct_train_once(found, folder, terminal=terminal)
+    if isinstance(found, ForecastStudy):
+        data = conduct_forecast(found, folder, terminal=terminal)
+    else:
+        data = conduct(found, folder, terminal=terminal)
     terminal.say(f"done: {folder / 'study.json'}, report {folder / 'report.html'}")
     return data
+
+
+def _read(file: Path | str, told: Sequence[str]) -> Study | TrainOnceStudy | ForecastStudy:
+    """The study of a file: of runs, of interventions in one run (`train_once:`) or of forecasters (`forecast:`)."""
+    keys = read_recipe(Path(file))
+    if "forecast" in keys:
+        return load_forecast_study(file, told)
+    return load_train_once(file, told) if "train_once" in keys else load_study(file, told)
 
 
 def noise(

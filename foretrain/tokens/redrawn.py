@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +48,11 @@ class Redrawn(Ring):
     def __repr__(self) -> str:
         return f"Redrawn({self.documents} of {self.base.documents} documents in the first pass, {self.tokens} tokens)"
 
-    def _by_pass(self, starts: Ints, length: int, read: Callable[[Arranged, Ints], NDArray], kind: type) -> NDArray:
+    def _by_pass(
+        self, starts: Ints, length: int, read: Callable[[Arranged, Ints], NDArray[Any]], kind: type
+    ) -> NDArray[Any]:
         numbers = np.maximum(starts // self.tokens, 0)
-        out = np.empty((len(starts), length), kind)
+        out: NDArray[Any] = np.empty((len(starts), length), kind)
         for number in np.unique(numbers).tolist():
             rows = numbers == number
             out[rows] = read(self.drawn(number), starts[rows] - number * self.tokens)
@@ -60,6 +63,19 @@ class Redrawn(Ring):
 
     def segments(self, starts: Ints, length: int) -> NDArray[np.int32]:
         return self._by_pass(starts, length, lambda drawn, places: drawn.segments(places, length), np.int32)
+
+    def document_ends(self) -> tuple[Ints, Ints]:
+        return self.drawn(0).document_ends()
+
+    def given(self, starts: Ints, length: int) -> NDArray[np.bool_] | None:
+        def read(drawn: Arranged, places: Ints) -> NDArray[np.bool_]:
+            found = drawn.given(places, length)
+            assert found is not None
+            return found
+
+        if self.base.given(np.zeros(1, np.int64), 1) is None:
+            return None
+        return self._by_pass(starts, length, read, np.bool_)
 
     def names(self, start: int, length: int) -> list[str]:
         number = max(start // self.tokens, 0)
