@@ -42,7 +42,7 @@ class Chain:
     @cached_property
     def shares(self) -> Floats:
         """How often each class comes in the long run."""
-        return np.bincount(self.classes, self.frequencies, len(self.moves))
+        return np.bincount(self.classes, self.frequencies, len(self.moves)).astype(np.float64)
 
     def following(self) -> Floats:
         """Probabilities [classes, words] of the next word after a word of each class."""
