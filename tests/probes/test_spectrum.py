@@ -153,7 +153,7 @@ def test_figures_are_of_both_centrings(trained: Trainer, of: Any) -> None:
     probe.setup(trained.context)
     features, found = _features(trained, probe), probe.measure(trained.context)
     for name, rows in (("rank", features - features.mean(0)), ("uncentred", features)):
-        values: Floats = np.linalg.svd(rows, compute_uv=False) ** 2
+        values = np.linalg.svd(rows, compute_uv=False).astype(np.float64) ** 2
         assert found[name] == pytest.approx(effective_rank(values, of), rel=1e-4)
         assert found[f"{name}/without_top"] == pytest.approx(effective_rank(values[1:], of), rel=1e-4)
     assert found["uncentred"] != pytest.approx(found["rank"], rel=0.01)
