@@ -86,9 +86,7 @@ def test_positions_begin_behind_the_padding_where_a_model_counts_so() -> None:
         "num_attention_heads": 2,
         "intermediate_size": 16,
     }
-    network: Any = RobertaForMaskedLM(
-        RobertaConfig(vocab_size=40, intermediate_size=16, max_position_embeddings=20, **shape)
-    ).eval()
+    network: Any = RobertaForMaskedLM(RobertaConfig(vocab_size=40, max_position_embeddings=20, **shape)).eval()
     ids = torch.arange(5, 11)[None]
     alone = {"inputs": ids, "documents": torch.zeros_like(ids)}
     torch.testing.assert_close(
