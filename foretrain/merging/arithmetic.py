@@ -18,8 +18,9 @@ from foretrain.exporting import export_run
 from foretrain.merging.base import Merge, Merged
 from foretrain.merging.members import check_members
 from foretrain.merging.networks import weights_of
+from foretrain.merging.saving import write_weights
 from foretrain.merging.searching import Judge
-from foretrain.merging.weights import Weights, open_weights, refuse_other_network, write_weights
+from foretrain.merging.weights import Weights, open_weights, refuse_other_network
 from foretrain.modalities.base import modality_of
 from foretrain.models.base import from_folder
 

@@ -1,11 +1,9 @@
-"""Weights: a model in its folder of safetensors, read one tensor at a time, and written so."""
+"""Weights: a model in its folder of safetensors, read one tensor at a time."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -17,7 +15,6 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
 from foretrain.errors import RequestError
-from foretrain.files import failed_write, sync_folder, write_json
 from foretrain.hashing import hash_data, hash_file
 from foretrain.merging.networks import differences
 from foretrain.modalities.base import modality_of
@@ -27,22 +24,19 @@ from foretrain.run_directory import RunDirectory
 from foretrain.tokens.tokenizer import TextTokenizer
 
 FILE = "model.safetensors"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".gguf", ".index.json")
-"""Endings of what a written folder does not take over from the one that it is made like."""
-_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
-"""What the format calls the types of numbers."""
-_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+"""Types of numbers, by the names that the format has for them."""
 
 
 class Weights:
@@ -105,7 +99,7 @@ class Weights:
         """The type of its numbers, without reading it."""
         file, key = self._places[name]
         stored = str(file.get_slice(key).get_dtype())
-        dtype = _TYPES.get(stored)
+        dtype = TYPES.get(stored)
         if dtype is None or (name in self.roles and not dtype.is_floating_point):
             raise RequestError(
                 f"{self.title}: '{name}' in {self.folder} is stored as {stored}, which cannot be added up. Save the "
@@ -228,60 +222,6 @@ def refuse_other_network(models: Sequence[Weights]) -> None:
 def _shapes(weights: Weights) -> dict[str, Tensor]:
     """Tensors of the right shapes, of which none is read."""
     return {name: torch.empty(weights.shape(name), device="meta") for name in weights.names}
-
-
-def write_weights(
-    folder: Path, like: Weights, tensor: Callable[[str], Tensor], told: Mapping[str, Any], card: str
-) -> Path:
-    """Write a model as a folder that plain `transformers` loads: one tensor in memory at a time.
-
-    Everything but the weights (config, tokenizer) is taken over from `like`, and so is the type of each number;
-    `merge.json` says what it was made of. The folder appears by one rename.
-
-    Raises:
-        RunError: the disk is full, or the folder cannot be written; what was there before is intact.
-    """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        for file in sorted(like.folder.iterdir()):
-            if file.is_file() and not file.name.endswith(_WEIGHTS) and file.name not in ("README.md", "merge.json"):
-                shutil.copyfile(file, temporary / file.name)
-        _write_file(temporary / FILE, like, tensor)
-        write_json(temporary / "merge.json", dict(told))
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise failed_write("The model", folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
-
-
-def _write_file(path: Path, like: Weights, tensor: Callable[[str], Tensor]) -> None:
-    """One file of safetensors, in which sizes stand first; the library itself writes only what is whole in memory."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    place = 0
-    for name in like.names:
-        dtype, shape = like.dtype(name), like.shape(name)
-        size = dtype.itemsize * prod(shape)
-        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [place, place + size]}
-        place += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in like.names:
-            numbers = tensor(name).to(like.dtype(name)).contiguous()
-            file.write(numbers.flatten().view(torch.uint8).numpy().data if numbers.numel() else b"")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _files(folder: Path) -> list[Path]:

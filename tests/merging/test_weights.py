@@ -14,9 +14,10 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Model, 
 
 from foretrain.errors import RequestError
 from foretrain.merging import weights as module
+from foretrain.merging.saving import write_weights
 from foretrain.merging.task_vectors import TaskVectors as PartOfVectors
 from foretrain.merging.vectors import TaskVectors
-from foretrain.merging.weights import open_weights, refuse_other_network, write_weights
+from foretrain.merging.weights import open_weights, refuse_other_network
 from foretrain.models.base import from_config
 from tests.merging.folders import load, make, numbers, save
 from tests.tasks.subjects import byte_tokenizer
