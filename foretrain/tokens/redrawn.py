@@ -49,7 +49,7 @@ class Redrawn(Ring):
 
     def _by_pass(self, starts: Ints, length: int, read: Callable[[Arranged, Ints], NDArray], kind: type) -> NDArray:
         numbers = np.maximum(starts // self.tokens, 0)
-        out = np.empty((len(starts), length), kind)
+        out: NDArray = np.empty((len(starts), length), kind)
         for number in np.unique(numbers).tolist():
             rows = numbers == number
             out[rows] = read(self.drawn(number), starts[rows] - number * self.tokens)
