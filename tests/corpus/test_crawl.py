@@ -18,7 +18,7 @@ def test_what_is_planted_is_as_it_says() -> None:
     found = list(Crawl(**SMALL).documents())
     counted = Counter(document.metadata["original"] for document in found)
     assert all(counted[document.metadata["original"]] == document.metadata["copies"] for document in found)
-    sizes = {sort: [] for sort in ("good", "salad", "loop")}
+    sizes: dict[str, list[int]] = {sort: [] for sort in ("good", "salad", "loop")}
     for name, count in counted.items():
         sizes[name.partition(":")[0]].append(count)
     assert len(sizes["good"]) == 24 and all(2 <= count <= 30 for count in sizes["good"])

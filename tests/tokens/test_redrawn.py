@@ -126,8 +126,9 @@ def test_a_recipe_draws_anew() -> None:
 def test_documents_are_repeated_as_their_scores_say(make_set: MakeSet) -> None:
     places = Repeated().arranged(np.array([0.0, 1.0, 3.0, 2.0]))
     assert places is not None and sorted(places.tolist()) == [1, 2, 2, 2, 3, 3]
-    many = np.full(4000, 2.25)
-    copies = np.bincount(Repeated().arranged(many))
+    many = Repeated().arranged(np.full(4000, 2.25))
+    assert many is not None
+    copies = np.bincount(many)
     assert set(copies.tolist()) == {2, 3} and abs((copies == 3).mean() - 0.25) < 0.03
     spread = Repeated().arranged(np.full(1000, 3.0))
     assert spread is not None and (np.diff(spread) == 0).mean() < 0.01, "copies are far from each other"
