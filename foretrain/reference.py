@@ -255,8 +255,8 @@ def recipe_page() -> str:
 
 def study_page() -> str:
     """docs/study-file.md: every key of a study."""
-    from foretrain.studies.study import Study  # only this page needs studies
     from foretrain.studies.forecast import ForecastStudy
+    from foretrain.studies.study import Study  # only this page needs studies
     from foretrain.studies.train_once import TrainOnceStudy
 
     others = dict.fromkeys([*sections(TrainOnceStudy), *sections(ForecastStudy)])
