@@ -89,7 +89,7 @@ class FittedGrid(Fitted):
             )
         width = max(curve.total, int(course.steps[-1])) / LENGTH
         bins = np.ceil(curve.steps / width).astype(np.int64)
-        whole = bins * width <= curve.steps[-1] if curve.steps.size else np.zeros(0, bool)
+        whole = bins * width <= curve.last
         places = np.unique(bins[whole])
         if places.size < _FEWEST:
             raise RequestError(

@@ -68,7 +68,7 @@ class Law(Forecaster):
             RequestError: too few points, figures that do not compare, or that are not above 0.
         """
         refuse_mixed(curves)
-        whole = [curve.between(self.begins(curve), int(curve.steps[-1])) for curve in curves]
+        whole = [curve.between(self.begins(curve), curve.last) for curve in curves]
         used = [curve.thinned(MOST_POINTS) for curve in whole]
         short = [curve.name for curve in used if not curve.steps.size]
         if short:
@@ -80,7 +80,7 @@ class Law(Forecaster):
         reads = [law.read(curve) for curve in used]
         constants = law.solve(np.concatenate(reads), np.concatenate([curve.values for curve in used]))
         # Of single points, and late ones: what is left out early is not what a forecast is about.
-        late = [curve.between(int(curve.steps[curve.steps.size // 2]), int(curve.steps[-1])) for curve in whole]
+        late = [curve.between(int(curve.steps[curve.steps.size // 2]), curve.last) for curve in whole]
         noise = [curve.values / law.value(constants, law.read(curve)) - 1 for curve in late]
         return FittedLaw(law, constants, used, reads, np.concatenate(noise))
 

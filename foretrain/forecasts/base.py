@@ -54,6 +54,11 @@ class Forecaster(Part):
 
     axis: ClassVar[str] = "forecaster"
 
+    @property
+    def reads_rates(self) -> bool:
+        """Whether another schedule makes another forecast."""
+        return False
+
     @abstractmethod
     def fit(self, curves: Sequence[Curve]) -> Fitted:
         """Learn from curves of one figure; the same curves give the same.

@@ -63,7 +63,7 @@ class Chinchilla(Law):
         return self
 
     def begins(self, curve: Curve) -> int:
-        return int(curve.steps[-1]) if self.points == "last" else super().begins(curve)
+        return curve.last if self.points == "last" else super().begins(curve)
 
     def check(self, curves: Sequence[Curve]) -> None:
         """Refuse curves of one size where terms of the size are to be fitted."""

@@ -78,7 +78,7 @@ def forecast(
             f"{run.path} has ended, so there is nothing to predict of it. Say what else it might have been: "
             "--schedule, or --to another number of steps; or name a run last that still goes on."
         )
-    first = 1 if what_if else int(target.steps[-1]) + 1
+    first = 1 if what_if else target.last + 1
     steps = np.unique(np.linspace(first, end, _POINTS).round().astype(np.int64)) if end >= first else np.zeros(0, int)
     if not steps.size:
         raise RequestError(f"{run.path} has done all of its {end} steps; nothing is left to predict.")
@@ -87,6 +87,10 @@ def forecast(
     )
     course = course.at(steps)
     chosen = named.law or _default(curves, course)
+    if named.schedule is not None and not chosen.reads_rates:
+        raise RequestError(
+            f"{chosen.kind} looks at no learning rates: it says the same under any schedule. Take the law lr_annealing."
+        )
     fitted = chosen.fit(curves)
     entry = _entry(run, curves, course, chosen, fitted)
     entry |= {"what_if": {"schedule": _plain(named.schedule), "steps": end} if what_if else None}
@@ -110,9 +114,9 @@ def _entry(
         "figure": curves[-1].figure,
         "law": law.model_dump(mode="json"),
         "constants": dict(fitted.constants),
-        "from": [{"run": Path(curve.name).name, "steps": int(curve.steps[-1])} for curve in curves],
+        "from": [{"run": Path(curve.name).name, "steps": curve.last} for curve in curves],
         "data": hash_data([curve.digest() for curve in curves]),
-        "seen": int(curves[-1].steps[-1]),
+        "seen": curves[-1].last,
         "end": int(course.steps[-1]),
         "value": float(values[-1]),
         "low": float(low[-1]),
@@ -125,7 +129,7 @@ def _default(curves: Sequence[Curve], course: Course) -> Forecaster:
     """The law for what these curves tell."""
     if len({curve.parameters for curve in curves}) > 1:
         return Chinchilla()
-    if any(fell(curve, int(curve.steps[-1])) for curve in curves):
+    if any(fell(curve, curve.last) for curve in curves):
         return LrAnnealing()
     if fell(course, int(course.steps[-1])):
         raise RequestError(

@@ -118,6 +118,11 @@ class Curve(Course):
         return replace(self, steps=self.steps[middle], values=np.array(mean), tokens=tokens)
 
     @property
+    def last(self) -> int:
+        """The last step that was measured; 0 where none was."""
+        return int(self.steps[-1]) if self.steps.size else 0
+
+    @property
     def compute(self) -> float:
         """Parameters times tokens (or steps, or one, where those are not known) at its end: only for comparing."""
         size = self.tokens if self.tokens is not None else self.steps
@@ -156,7 +161,10 @@ def of_run(run: RunDirectory, figure: str = "loss") -> Curve:
         tokenizer=str((plan.get("hashes") or {}).get("tokenizer") or ""),
         others={name: run.series(name) for name in names if name != "loss"},
     )
-    return curve.on(figure)
+    found = curve.on(figure)
+    if not found.steps.size:
+        raise RequestError(f"{run.path} has measured no {figure} after its first step yet.")
+    return found
 
 
 def _figure(name: str, value: Any) -> bool:

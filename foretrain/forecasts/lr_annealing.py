@@ -45,6 +45,10 @@ class LrAnnealing(Law):
     0.995 and 0.999 the one that predicts each curve best from the others. A single curve cannot tell (what fits it best
     predicts other schedules worse): then the largest whose memory of 1 / (1 - lambda) steps is a tenth of the run."""
 
+    @property
+    def reads_rates(self) -> bool:
+        return True
+
     def begins(self, curve: Curve) -> int:
         """Behind the warm-up, or behind the early part where that is longer."""
         return max(super().begins(curve), warmup(rates_of(curve)) + 1)
@@ -57,7 +61,7 @@ class LrAnnealing(Law):
                 "lr_annealing holds for one model size, and these curves are of several; the law `chinchilla` has "
                 "terms for the size."
             )
-        if not any(fell(curve, int(curve.steps[-1])) for curve in curves):
+        if not any(fell(curve, curve.last) for curve in curves):
             raise RequestError(
                 "The learning rate of these curves never changes after its warm-up, so they do not tell what its fall "
                 "is worth. Add a run whose rate falls, or take the law `power_law`, which does without."

@@ -28,6 +28,10 @@ class PowerLaw(Law):
     over: Literal["steps", "rates"] = "steps"
     """What it is a law of: `steps`, or the sum of all learning rates so far (`rates`; a warm-up counts at its top)."""
 
+    @property
+    def reads_rates(self) -> bool:
+        return self.over == "rates"
+
     def read(self, course: Course) -> Floats:
         """The one column x."""
         if self.over == "steps":

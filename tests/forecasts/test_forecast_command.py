@@ -57,6 +57,8 @@ def test_another_schedule_is_a_what_if(runs: list[Path]) -> None:
 def test_what_cannot_be_predicted_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="has ended, so there is nothing to predict"):
         api.forecast(runs[:1])
+    with pytest.raises(RequestError, match="power_law looks at no learning rates"):
+        api.forecast(runs[:1], law="power_law", schedule="cosine")
     with pytest.raises(RequestError, match="takes one or more runs"):
         api.forecast([])
     with pytest.raises(RequestError, match="no forecaster of kind 'lr_anealing'; did you mean 'lr_annealing'"):
