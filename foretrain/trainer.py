@@ -107,9 +107,8 @@ class Trainer:
         self.meter = Meter(group.world)
         self.mixers = [part for part in self.steering if overrides(part, "mix")]
         self.validation = plan.validation()
-        if self.timeline.staged:
-            for step in range(self.stream.lag):  # what is announced from the first step on acts after these
-                self.stream.set_weights(self.timeline.at(step).weights, at=step)
+        for first in range(self.stream.lag):  # what is known before the first step acts from it on
+            self._mix(step=0, at=first)
 
     @property
     def timeline(self) -> Timeline:
@@ -151,7 +150,7 @@ class Trainer:
             self.learner.refresh()
             for moved in (self.parametrization, *self.deciders):
                 moved.after_step(step)
-        self._mix(step)
+        self._mix(step, at=step + self.stream.lag)
         self.stream.advance()
         self.step = step + 1
 
@@ -177,12 +176,12 @@ class Trainer:
     def _problem(self, batch: Batch) -> Problem:
         return Problem(batch, self.objective, self.learner, self.steering, self.plan.micro_rows, faults.reach)
 
-    def _mix(self, step: int) -> None:
+    def _mix(self, step: int, at: int) -> None:
         if self.mixers or self.timeline.staged:
-            weights: Any = self.timeline.at(step + self.stream.lag).weights
+            weights: Any = self.timeline.at(at).weights
             for part in self.mixers:
                 weights = part.mix(weights, step)
-            self.stream.set_weights(dict(weights))
+            self.stream.set_weights(dict(weights), at)
             self.figures |= {f"domain/{name}/weight": weight for name, weight in self.stream.weights.items()}
 
     def _warn(self, text: str) -> None:

@@ -90,8 +90,8 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, f"line {block.line}:\n{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
-# Ten commands, each with the start of an interpreter.
-_LONG = {"tutorial.md"}
+# Half a minute and more each: several commands, each with the start of an interpreter.
+_LONG = {"continual.md", "steering.md", "studies.md", "tutorial.md"}
 RUN = [
     pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in _LONG else [])
     for path in DOCUMENTS

@@ -100,7 +100,12 @@ class Steering(Part):
         """After the optimizer moved the weights (averaging, interpolation, a designer's own update)."""
 
     def mix(self, weights: Mapping[str, float], step: int) -> Mapping[str, float]:
-        """New domain weights from the current ones; they act from a fixed lag on."""
+        """New domain weights from the current ones; they act from a fixed lag on.
+
+        Args:
+            weights: relative weight of every domain, from the stage and the parts listed before.
+            step: after which step this is decided; 0 also for what the first steps have, before anything is measured.
+        """
         return weights
 
     def picture(self, batch: Batch) -> Picture | None:

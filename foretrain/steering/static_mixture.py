@@ -31,7 +31,8 @@ class StaticMixture(Steering):
     a run all along: what the method is better than this by is owed to its timing. That average is known afterwards
     only, so this is a control and, as the other run was paid for, no cheap method.
 
-    As all weights that are decided online, they act from the third step on; the first two have the recipe's own.
+    Weights that are given act from the first step on; those of a run from the third (until then it ran on the recipe's
+    own), as what a moving mixture decides.
     """
 
     kind: Literal["static_mixture"] = "static_mixture"
@@ -82,8 +83,9 @@ class StaticMixture(Steering):
             self._weights = average_weights(self.run, self._domains)
 
     def mix(self, weights: Mapping[str, float], step: int) -> Mapping[str, float]:
-        """The constant weights; those that come in where they are the same mixture."""
-        assert self._weights is not None
+        """The constant weights; those that come in where they are the same mixture, or a run has not been read yet."""
+        if self._weights is None:
+            return weights
         given, own = sum(weights.values()), sum(self._weights.values())
         same = all(
             math.isclose(weights[name] / given, self._weights[name] / own, rel_tol=_CLOSE) for name in self._weights

@@ -11,6 +11,7 @@ import torch
 
 from foretrain.errors import RequestError
 from foretrain.steering.power_law_rehearsal import PowerLawRehearsal
+from foretrain.tokens.stream import LAG
 from foretrain.trainer import Trainer
 from tests.tiny import tiny_trainer
 
@@ -47,7 +48,7 @@ def follow(one: Trainer, steps: int) -> list[Counter[str]]:
         after = one.steering[0].replace(batch)
         rows = [row for row in range(ROWS) if not torch.equal(batch["tokens"][row], after["tokens"][row])]
         found.append(Counter(after.domains[int(after["domain"][row])] for row in rows))
-        one._mix(one.step)
+        one._mix(one.step, at=one.step + LAG)
         one.stream.advance()
         one.step += 1
     return found

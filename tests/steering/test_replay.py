@@ -13,6 +13,7 @@ from scipy import stats
 from foretrain.batch import Batch
 from foretrain.errors import RequestError
 from foretrain.steering._rehearsal import Places, Rehearsal
+from foretrain.tokens.stream import LAG
 from foretrain.trainer import Trainer
 from tests.tiny import tiny_trainer
 
@@ -65,7 +66,7 @@ def follow(one: Trainer, steps: int, *, windows: bool = True) -> list[tuple[Batc
         for part in one.steering:
             after = part.replace(after)
         found.append((before, after, windows_of(one, after) if windows else []))
-        one._mix(one.step)
+        one._mix(one.step, at=one.step + LAG)
         one.stream.advance()
         one.step += 1
     return found
@@ -199,7 +200,7 @@ def test_each_rank_replaces_its_own_rows() -> None:
         for name in whole:
             assert torch.equal(whole[name], torch.cat([half[name] for half in halves]))
         for each in (one, *ranks):
-            each._mix(each.step)
+            each._mix(each.step, at=each.step + LAG)
             each.stream.advance()
             each.step += 1
     assert one.steering[0].state_dict() == ranks[0].steering[0].state_dict() == ranks[1].steering[0].state_dict()

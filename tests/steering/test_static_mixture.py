@@ -56,15 +56,15 @@ def line(step: int, prose: float) -> dict[str, Any]:
     return {"step": step, "loss": 1.0, "domain/prose/weight": prose, "domain/sums/weight": 1 - prose}
 
 
-def test_shares_are_those_of_the_weights_from_the_third_step_on() -> None:
+def test_shares_are_those_of_the_weights_from_the_first_step_on() -> None:
     one = trainer(50, weights={"prose": 1, "sums": 4})
     seen = []
     for _ in range(50):
         seen.append(Counter(one.stream.batch()["domain"].tolist()))
         one.train_step()
     prose = one.stream.domains.index("prose")
-    assert sum(found[prose] for found in seen[:LAG]) == pytest.approx(LAG * 8 * 2 / 3, abs=1.5)
-    assert sum(found[prose] for found in seen[LAG:]) == pytest.approx((50 - LAG) * 8 / 5, abs=1.5)
+    assert sum(found[prose] for found in seen[:LAG]) == pytest.approx(LAG * 8 / 5, abs=1.5)
+    assert sum(found[prose] for found in seen) == pytest.approx(50 * 8 / 5, abs=1.5)
     assert one.stream.weights == {"prose": 0.2, "sums": 0.8}
 
 
@@ -93,8 +93,8 @@ def test_the_average_is_over_all_steps(tmp_path: Path) -> None:
 def test_it_trains_on_what_the_other_run_used(tmp_path: Path) -> None:
     run = finished({"steering": [{"kind": "try_moving"}], "checkpoint": {"every": 6}}, tmp_path / "other")
     lines = [one for one in run.metrics() if "loss" in one]
-    # The first steps have the recipe's own weights, and those of a step act from the second one after it on.
-    used = [0.5, 0.5, 1 / 4, 2 / 5, 3 / 6, 4 / 7]
+    # What is decided at a step acts from the second one after it on, and in the first ones too at the very first.
+    used = [1 / 4, 1 / 4, 1 / 4, 2 / 5, 3 / 6, 4 / 7]
     assert [one["domain/prose/weight"] for one in lines] == pytest.approx(used)
     one = trainer(run=str(run.path))
     one.train_step()
