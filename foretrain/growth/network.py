@@ -79,12 +79,13 @@ class Network:
     def model(self) -> PreTrainedModel:
         """The model that holds these weights, in their precision and in eval mode."""
         with no_init_weights(), torch.random.fork_rng(devices=[]):
-            made = from_config(self.config)
+            made: Any = from_config(self.config)
         made.tie_weights()
-        made.to(dtype=next(iter(self.weights.values())).dtype)  # type: ignore[call-arg]
+        made.to(dtype=next(iter(self.weights.values())).dtype)
         for name, parameter in made.named_parameters():
             parameter.copy_(self.weights[name])
-        return made.eval()
+        grown: PreTrainedModel = made.eval()
+        return grown
 
 
 class Layout:

@@ -71,7 +71,7 @@ def wrong_otherwise(old: Measured, new: Measured) -> Measured | None:
 def flipped(old: Measured, new: Measured, texts: Sequence[str]) -> list[dict[str, Any]]:
     """Every item that flipped, the broken ones first.
 
-    Each has `item` (from 1), `flip`, `text`, its values as `old` and `new`, and what was answered where the task tells.
+    Each has `item` (from 1), `flip`, `text`, its values as `old` and `new`, and what was answered, where it is told.
     """
     rows = []
     for number, gain in enumerate(gains(old, new)):

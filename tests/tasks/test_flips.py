@@ -22,7 +22,7 @@ from foretrain.tasks.multiple_choice import MultipleChoice
 from foretrain.tasks.statistics import mean, proportion, wilson
 from tests.tasks.subjects import CONTEXT, byte_tokenizer, model, subject, write_items
 
-ITEMS = [
+ITEMS: list[dict[str, Any]] = [
     {"question": f"what is {i}?", "choices": ["one", "two", "six"], "answer": i % 3, "text": "a"} for i in range(24)
 ]
 
