@@ -149,8 +149,8 @@ class Trainer:
         verdict = self.guard.judge(step, loss, norm)
         if verdict == "good":
             self._move(gradient)
-            for part in self.deciders:
-                part.after_step(step)
+            for decider in self.deciders:
+                decider.after_step(step)
         self._mix(step)
         self.stream.advance()
         self.step = step + 1
