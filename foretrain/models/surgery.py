@@ -122,7 +122,7 @@ def _autocast(kind: str) -> Callable[[], AbstractContextManager[Any]]:
 
 @cache
 def _product() -> Any:
-    """The product as a function that `torch.compile` leaves alone; made at its first use, as it imports the compiler."""
+    """The product as a function that `torch.compile` leaves alone; made when it is used, as it imports the compiler."""
     return torch.compiler.disable(_Product.apply)
 
 
