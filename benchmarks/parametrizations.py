@@ -4,8 +4,8 @@ python -m benchmarks.parametrizations                 # a table; a minute or two
 python -m benchmarks.parametrizations --preset 1M     # another size
 python -m benchmarks.parametrizations --write         # keep it in benchmarks/results, dated
 
-All train the same model on the same windows in one process and take turns step by step, so that a change in the
-machine's speed meets all alike; `time` is the median of a step's time over that of the dense step of the same turn.
+All train the same model on the same windows in one process and take turns step by step; `time` is the median of a
+step's processor time over that of the dense step of the same turn, which other work on the machine changes little.
 `kept` are the bytes that a forward pass keeps for its backward pass beside parameters; `memory` is the peak of tensors
 in a step (`foretrain.tensor_memory`); `ideal` are the FLOPs without products with zeros, which nothing here skips.
 """
@@ -81,9 +81,9 @@ def measure(preset: str, precision: str, turns: int) -> list[dict[str, Any]]:
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in range(turns):
         for name, trainer in trainers.items():
-            begin = time.perf_counter()
+            begin = time.process_time()
             trainer.counted_step()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(time.process_time() - begin)
     for name, row in rows.items():
         ratios = [mine / dense for mine, dense in zip(seconds[name], seconds["full"], strict=True)]
         row |= {"seconds": statistics.median(seconds[name]), "time": statistics.median(ratios)}

@@ -151,8 +151,8 @@ class Trainer:
         verdict = self.guard.judge(step, loss, norm)
         if verdict == "good":
             self._move(gradient)
-            for moved in self.deciders:
-                moved.after_step(step)
+            for decider in self.deciders:
+                decider.after_step(step)
         self._mix(step, at=step + self.stream.lag)
         self.stream.advance()
         self.step = step + 1

@@ -48,7 +48,7 @@ def test_the_parts_that_the_design_names_are_there() -> None:
         "model": {"llama", "gpt2", "bert", "pretrained"},
         "objective": {"causal_lm"},
         "optimizer": {"adamw", "muon"},
-        "parametrization": {"full"},
+        "parametrization": {"full", "lora", "low_rank", "sltrain", "spdf"},
         "schedule": {"constant", "cosine", "infinite", "linear", "wsd"},
         "task": {"completion_loss", "exact_match", "linear_probe", "multiple_choice"},
         "tokenizer": {"bpe", "byte", "pretrained"},

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -58,7 +58,8 @@ class RebuiltLinear(nn.Module):
         return self.build(*self.numbers())
 
     def forward(self, x: Tensor) -> Tensor:
-        return _apply(x, self.bias, self.build, *self.numbers())
+        result: Tensor = _product()(self.build, x, self.bias, *self.numbers())
+        return result
 
     @torch.no_grad()
     def plain(self) -> nn.Module:
@@ -119,10 +120,10 @@ def _autocast(kind: str) -> Callable[[], AbstractContextManager[Any]]:
     return partial(torch.autocast, kind, dtype=torch.get_autocast_dtype(kind))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _apply(x: Tensor, bias: Tensor | None, build: Callable[..., Tensor], *numbers: Tensor) -> Tensor:
-    result: Tensor = _Product.apply(build, x, bias, *numbers)
-    return result
+@cache
+def _product() -> Any:
+    """The product as a function that `torch.compile` leaves alone; made when it is used, as it imports the compiler."""
+    return torch.compiler.disable(_Product.apply)
 
 
 # Where ------------------------------------------------------------------------------------------------------------
