@@ -90,10 +90,10 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, f"line {block.line}:\n{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
-# Half a minute and more each: several commands, each with the start of an interpreter.
-_LONG = {"continual.md", "steering.md", "studies.md", "tutorial.md"}
+# The others have several commands each, and every command the start of an interpreter.
+_FAST = {"README.md", "CONTRIBUTING.md", "claims-howto.md", "data.md"}
 RUN = [
-    pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in _LONG else [])
+    pytest.param(path, id=path.name, marks=[] if path.name in _FAST else [pytest.mark.slow])
     for path in DOCUMENTS
     if path.name not in _HISTORY and any(block.runs for block in blocks(path))
 ]
