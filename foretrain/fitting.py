@@ -92,7 +92,7 @@ def note_metadata(plan: Plan) -> None:
     """Say so where what stands in front of a document may be read, or guessed, from other documents of its window."""
     recipe = plan.recipe
     for name, domain in recipe.corpus.items():
-        if domain.metadata is not None and not (recipe.documents == "separate" and domain.order.kind == "aligned"):
+        if domain.metadata is not None and not (recipe.documents == "separate" and domain.order.aligned):
             plan.notes.append(
                 f"the documents of '{name}' have metadata in front, but windows may begin within a document, or show "
                 f"it others; `documents: separate` and `corpus.{name}.order: aligned` keep each with its own"

@@ -185,6 +185,10 @@ def families() -> dict[str, type[Part]]:
     return dict(sorted(found.items()))
 
 
+_DESCRIBING: list[type[Part]] = []
+"""Families whose JSON Schema is being made, the innermost last."""
+
+
 class _Chooser:
     """Reads `{kind: ..., ...}` (or the bare kind) as the part of a family that it names."""
 
@@ -216,7 +220,15 @@ class _Chooser:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         parts = kinds(self.base)
-        described = [handler(part.__pydantic_core_schema__) for part in parts.values()]
+        if self.base in _DESCRIBING:
+            # A part that holds parts of its own family (phases of objectives): below it only kinds are told.
+            named = {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": list(parts)}}}
+            return {"anyOf": [{"enum": list(parts)}, named]}
+        _DESCRIBING.append(self.base)
+        try:
+            described = [handler(part.__pydantic_core_schema__) for part in parts.values()]
+        finally:
+            _DESCRIBING.pop()
         # A bare kind, or a mapping that names one: `kind` has a default in the class but not in a recipe.
         return {"anyOf": [{"enum": list(parts)}, {"required": ["kind"], "oneOf": described}]} if parts else {"enum": []}
 

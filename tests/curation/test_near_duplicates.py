@@ -89,14 +89,14 @@ def test_the_first_of_a_cluster_stays_and_knows_how_many_there_were(tmp_path: Pa
         [
             Document("c", copies[1], "test", scores={"copies": 2.0}),
             Document("d", copies[2], "test"),
-            Document("e", "x", "t"),
+            Document("tiny", "x", "test"),
         ],
         [],
         [Document("e", "short", "test")],
     ]
     left, counts = run_step(NearDuplicates(), stage_of(tmp_path, shards))
-    assert [[document.id for document in shard] for shard in left] == [["a", "b"], [], [], ["e"]]
-    assert [document.scores["cluster_size"] for shard in left for document in shard] == [8.0, 1.0, 1.0]
+    assert [[document.id for document in shard] for shard in left] == [["a", "b"], ["tiny"], [], ["e"]]
+    assert [document.scores["cluster_size"] for shard in left for document in shard] == [8.0, 1.0, 1.0, 1.0]
     assert counts.dropped == {"nearly the same text": 2}
     assert {example["detail"] for example in counts.examples} == {"one of 8"}
 

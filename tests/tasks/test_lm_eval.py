@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def test_multiple_choice_equals_our_own(folder: Path) -> None:
     found = task.evaluate(one, 0)
     own = MultipleChoice(path=str(folder / "data.jsonl")).evaluate(one, 0)
     assert set(found) == {"acc", "acc_norm"}
-    assert found["acc"] == own["accuracy"] and found["acc_norm"] == own["accuracy_norm"]
+    for ours, theirs in (("accuracy", "acc"), ("accuracy_norm", "acc_norm")):
+        assert found[theirs] == replace(own[ours], answers=found[theirs].answers)  # lm-eval keeps no answers
     assert next(iter(task.texts())) == "item 0 ab ab"
     assert LmEval(task="tiny_choice", include=str(folder), limit=5).evaluate(one, 0)["acc"].items == 5
 

@@ -75,11 +75,11 @@ class Junk(Builtin):
                 yield self._made(document)
 
     def _made(self, document: Document) -> Document:
-        dice, kind, text = Dice(self.seed, "junk", document.id), "none", document.text
+        dice, junk, text = Dice(self.seed, "junk", document.id), "none", document.text
         if self.part != "clean" and dice.point() < self.share:
-            kind = dice.choose(("shuffled", "boilerplate"))
-            text = shuffled(text, dice) if kind == "shuffled" else boilerplate(len(text), dice)
-        metadata: dict[str, Any] = {**document.metadata, "junk": kind}
+            junk = dice.choose(("shuffled", "boilerplate"))
+            text = shuffled(text, dice) if junk == "shuffled" else boilerplate(len(text), dice)
+        metadata: dict[str, Any] = {**document.metadata, "junk": junk}
         return Document(f"junk:{document.id}", text, "builtin:junk", metadata, document.scores)
 
 

@@ -68,7 +68,7 @@ class Decontaminate(CorpusStep):
     @model_validator(mode="after")
     def _something(self) -> Decontaminate:
         if not self.items and not self.tasks:
-            raise ValueError("name `items` or `tasks` that the corpus must not hold")
+            raise ValueError("needs `items` or `tasks`: what the corpus must not hold")
         if both := sorted(set(self.items) & set(self.tasks)):
             raise ValueError(f"'{both[0]}' is the name of a set of items and of a task; each needs its own")
         return self

@@ -37,6 +37,7 @@ class Aligned(DocumentOrder):
     )
     limits: ClassVar[bool] = True
     covers: ClassVar[bool] = False
+    aligned: ClassVar[bool] = True
 
     def windows(self, tokens: Readable, stride: int, key: int) -> Order:
         ends = getattr(tokens, "document_ends", None)

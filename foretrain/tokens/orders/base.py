@@ -26,6 +26,8 @@ class DocumentOrder(Part):
     """Whether a limit of distinct tokens (`unique`), which draws windows, leaves it the order that it is."""
     covers: ClassVar[bool] = True
     """Whether an epoch reads every token but a rest that is shorter than a window."""
+    aligned: ClassVar[bool] = False
+    """Whether each window begins with a document."""
     by_score: ClassVar[bool] = False
     """Whether it needs a score of each document."""
     repeats: ClassVar[bool] = False
