@@ -57,7 +57,7 @@ class Rehydrate(CorpusStep):
         return (self.column,)
 
     def faults(self, before: Sequence[CorpusStep]) -> Iterator[str]:
-        if before and before[-1].kind == "near_duplicates":
+        if before and "cluster_size" in before[-1].gives():
             yield (
                 "rehydrate: there is no filter between `near_duplicates` and it, and what filters drop is what it "
                 "goes by; put the filters after `near_duplicates`"
