@@ -41,7 +41,7 @@ def test_items_that_cannot_be_looked_for_are_refused(tmp_path: Path) -> None:
     path = write_items(tmp_path / "items.jsonl", [{"text": "too short"}])
     with pytest.raises(RequestError, match="all 1 items of 'few' are shorter than 6 words"):
         Decontaminate(items={"few": {"path": path}}).check()
-    with pytest.raises(RequestError, match="name `items` or `tasks`"):
+    with pytest.raises(RequestError, match="needs `items` or `tasks`"):
         make_build({"read": "x.txt", "steps": ["decontaminate"]})
     with pytest.raises(RequestError, match="no field 'questoin'"):
         Decontaminate(items={"few": {"path": path, "text": "questoin"}}).check()
