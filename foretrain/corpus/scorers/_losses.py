@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foretrain import flops
+from foretrain.corpus.scorers._pieces import grouped
 from foretrain.errors import CorruptFile, RequestError
 from foretrain.files import cache_folder, read_json, write_json
 from foretrain.hashing import hash_bytes, hash_data, hash_file
@@ -128,16 +129,7 @@ class Reader:
 
 def pieces(texts: Iterable[str]) -> Iterator[list[str]]:
     """Neighbours in groups of `PIECE` characters or a little more."""
-    piece: list[str] = []
-    count = 0
-    for text in texts:
-        piece.append(text)
-        count += len(text)
-        if count >= PIECE:
-            yield piece
-            piece, count = [], 0
-    if piece:
-        yield piece
+    return grouped(texts, PIECE)
 
 
 class _Opened:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from foretrain.corpus.document import Document
+from foretrain.corpus.scorers._pieces import grouped
 from foretrain.corpus.scorers.base import Scorer
 from foretrain.corpus.source import open_domain
 from foretrain.corpus.where import Wanted
@@ -78,7 +79,7 @@ class Ngrams:
     def __init__(self, order: int, texts: Iterable[bytes]) -> None:
         self.order = order
         counts = [_Counts() for _ in range(order)]
-        for piece in _pieces(texts):
+        for piece in grouped(texts, PIECE):
             for size, counted in enumerate(counts, 1):
                 counted.add(np.concatenate([_grams(text, size) for text in piece]))
         self._grams = [(counted.keys, counted.counts) for counted in counts]
@@ -109,19 +110,6 @@ class _Counts:
         self.keys, places = np.unique(np.concatenate([self.keys, fresh]), return_inverse=True)
         summed = np.bincount(places, np.concatenate([self.counts, counts]), len(self.keys))
         self.counts = summed.astype(np.int64)
-
-
-def _pieces(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
-    piece: list[bytes] = []
-    size = 0
-    for text in texts:
-        piece.append(text)
-        size += len(text)
-        if size >= PIECE:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
 
 
 def _grams(text: bytes, size: int) -> Keys:
