@@ -38,7 +38,7 @@ def check_corpus_step(part: Any, recipe: Figures) -> None:
         found = []
         for turn in ("one", "two"):
             stage = Stage(Path(folder) / turn, before, 2, 2, (("read", before), ("near_duplicates", before)))
-            _run(part, stage)
+            run_passes(part, stage)
             counts = summed(stage)
             need(counts.documents >= 2 * len(_TEXTS), f"{name} loses documents in silence")
             need(all(reason.strip() for reason in counts.dropped), f"{name}: a document is dropped without a reason")
@@ -60,7 +60,8 @@ def _read(folder: Path, part: CorpusStep) -> Path:
     return folder
 
 
-def _run(part: CorpusStep, stage: Stage) -> None:
+def run_passes(part: CorpusStep, stage: Stage) -> None:
+    """All passes of a step over a stage, in this process and in order."""
     for work in (*part.passes(stage), Pass("sift", stage.shards, [part.call("sift_shard", stage)])):
         for rank in range(work.tasks):
             data: Any = None

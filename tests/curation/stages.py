@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from foretrain.checks.of_curation import run_passes
 from foretrain.corpus.document import Document
 from foretrain.curation.shard import read_documents
-from foretrain.curation.stage import Counts, Pass, Stage, settle, summed
+from foretrain.curation.stage import Counts, Stage, settle, summed
 from foretrain.curation.steps.base import CorpusStep
 
 
@@ -23,13 +23,7 @@ def stage_of(folder: Path, shards: Sequence[Sequence[Document]], earlier: tuple[
 def run_step(step: CorpusStep, stage: Stage) -> tuple[list[list[Document]], Counts]:
     """What a step leaves of each shard, and its counts."""
     step.check()
-    for work in (*step.passes(stage), Pass("sift", stage.shards, [step.call("sift_shard", stage)])):
-        for rank in range(work.tasks):
-            data: Any = None
-            for block in work.pipeline:
-                data = block(data, rank, work.tasks)
-            for _ in data or ():
-                pass
+    run_passes(step, stage)
     left = [list(read_documents(stage.kept(rank))) for rank in range(stage.shards)]
     return left, summed(stage)
 
