@@ -132,6 +132,23 @@ def load_plugin(name: str) -> None:
         raise RequestError(f"plugins: {path} cannot be imported ({type(error).__name__}: {error}).") from error
 
 
+def with_plugins(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Import the `plugins` that a file names; their files are named by absolute paths then, modules as they were.
+
+    So what the file holds may be read again from elsewhere.
+
+    Raises:
+        RequestError: one cannot be imported.
+    """
+    plugins = data.get("plugins")
+    if not isinstance(plugins, list):
+        return data
+    named = [str((folder / str(name)).resolve()) if str(name).endswith(".py") else str(name) for name in plugins]
+    for name in named:
+        load_plugin(name)
+    return {**data, "plugins": named}
+
+
 def _package(base: type[Part]) -> str:
     return base.__module__.rpartition(".")[0]
 

@@ -6,9 +6,12 @@ PyYAML follows YAML 1.1, which reads `1e-3` as text and silently keeps the last 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from foretrain.errors import RequestError
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,6 +49,30 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{where}{error.problem or error}") from error
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def read_mapping(path: Path, what: str, keys: str) -> dict[str, Any]:
+    """The mapping in a YAML file that somebody wrote.
+
+    Args:
+        path: of the file.
+        what: it should hold, for messages: `recipe`, `claim`.
+        keys: some that it should have, in words.
+
+    Raises:
+        RequestError: no such file, broken YAML, or no mapping.
+    """
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"The {what} {path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"The {what} {path} is not UTF-8 text (byte {error.start}).") from error
+    except ValueError as error:
+        raise RequestError(f"The {what} {path} is not valid YAML: {error}.") from error
+    if not isinstance(data, dict):
+        raise RequestError(f"The {what} {path} should be a YAML mapping with keys such as {keys}.")
+    return data
 
 
 def format_yaml(data: Any) -> str:

@@ -19,7 +19,6 @@ from pydantic import (
 from foretrain.corpus.annotation import Annotation
 from foretrain.corpus.scorers.base import Scorer
 from foretrain.corpus.where import Wanted, without_unused
-from foretrain.errors import RequestError
 from foretrain.feedback.base import Feedback
 from foretrain.models.base import Model
 from foretrain.named_models import NamedModel
@@ -27,8 +26,8 @@ from foretrain.objectives.base import Objective
 from foretrain.optim.base import Optimizer
 from foretrain.overrides import with_override
 from foretrain.parametrizations.base import Parametrization
-from foretrain.parts import PartOf, load_plugin
-from foretrain.plain_yaml import format_yaml, parse_yaml
+from foretrain.parts import PartOf, with_plugins
+from foretrain.plain_yaml import format_yaml, read_mapping
 from foretrain.probes.base import Probe
 from foretrain.schedules.base import Schedule
 from foretrain.section import Count, DataPath, Number, Section, problems, refusal
@@ -324,20 +323,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         RequestError: no such file, or broken YAML.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"The recipe {path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"The recipe {path} is not UTF-8 text (byte {error.start}).") from error
-    try:
-        data = parse_yaml(text)
-    except ValueError as error:
-        raise RequestError(f"The recipe {path} is not valid YAML: {error}.") from error
-    if not isinstance(data, dict):
-        raise RequestError(
-            f"The recipe {path} should be a YAML mapping with keys such as name, budget, model and corpus."
-        )
+    data = read_mapping(path, "recipe", "name, budget, model and corpus")
     return {"name": path.stem, **data}
 
 
@@ -348,17 +334,8 @@ def make_recipe(
     folder = Path(folder)
     for override in overrides:
         data = with_override(data, override)
-    plugins = data.get("plugins")
-    if isinstance(plugins, list):
-        data = {**data, "plugins": [_plugin_path(str(name), folder) for name in plugins]}
-        for name in data["plugins"]:
-            load_plugin(name)
+    data = with_plugins(data, folder)
     try:
         return Recipe.model_validate(data, context={"folder": folder})
     except ValidationError as error:
         raise refusal(source, problems(error)) from error
-
-
-def _plugin_path(name: str, folder: Path) -> str:
-    """A plug-in's file as an absolute path, so that the recipe may be read again from elsewhere; a module stays."""
-    return str((folder / name).resolve()) if name.endswith(".py") else name

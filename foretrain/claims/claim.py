@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from foretrain.claims.train_once import unknown
 from foretrain.errors import RequestError, unknown_name
 from foretrain.hashing import hash_data
-from foretrain.plain_yaml import parse_yaml
+from foretrain.plain_yaml import read_mapping
 from foretrain.recipe import read_recipe
 from foretrain.section import Section, problems, refusal
 from foretrain.studies.forecast import ForecastStudy, make_forecast_study
@@ -177,17 +177,7 @@ def make_claim(data: Mapping[str, Any], folder: Path) -> Claim:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"The claim {path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"The claim {path} is not UTF-8 text (byte {error.start}).") from error
-    except ValueError as error:
-        raise RequestError(f"The claim {path} is not valid YAML: {error}.") from error
-    if not isinstance(data, dict):
-        raise RequestError(f"The claim {path} should be a YAML mapping with keys such as paper, claim and study.")
-    return data
+    return read_mapping(path, "claim", "paper, claim and study")
 
 
 def _parsed(data: Mapping[str, Any], folder: Path, faults: list[str]) -> Claim:

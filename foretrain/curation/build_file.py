@@ -11,10 +11,9 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from foretrain.curation.executors.base import CorpusExecutor
 from foretrain.curation.reading import Read
 from foretrain.curation.steps.base import CorpusStep
-from foretrain.errors import RequestError
 from foretrain.overrides import with_override
-from foretrain.parts import PartOf, kinds, load_plugin
-from foretrain.plain_yaml import parse_yaml
+from foretrain.parts import PartOf, kinds, with_plugins
+from foretrain.plain_yaml import read_mapping
 from foretrain.section import Count, Section, problems, refusal
 
 
@@ -99,16 +98,7 @@ def load_build(path: Path | str, overrides: Sequence[str] = ()) -> CorpusBuild:
         RequestError: no such file, broken YAML, or faults (all of them in one message).
     """
     path = Path(path)
-    try:
-        data = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"The build {path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"The build {path} is not UTF-8 text (byte {error.start}).") from error
-    except ValueError as error:
-        raise RequestError(f"The build {path} is not valid YAML: {error}.") from error
-    if not isinstance(data, dict):
-        raise RequestError(f"The build {path} should be a YAML mapping with keys such as name, read and steps.")
+    data = read_mapping(path, "build", "name, read and steps")
     for override in overrides:
         data = with_override(data, override)
     return make_build({"name": path.stem, **data}, path.parent, str(path))
@@ -117,12 +107,7 @@ def load_build(path: Path | str, overrides: Sequence[str] = ()) -> CorpusBuild:
 def make_build(data: dict[str, Any], folder: Path | str = Path(), source: str = "build") -> CorpusBuild:
     """A build from plain data; relative paths start at `folder`."""
     folder = Path(folder)
-    plugins = data.get("plugins")
-    if isinstance(plugins, list):
-        named = [str((folder / str(name)).resolve()) if str(name).endswith(".py") else str(name) for name in plugins]
-        data = {**data, "plugins": named}
-        for name in named:
-            load_plugin(name)
+    data = with_plugins(data, folder)
     try:
         return CorpusBuild.model_validate(data, context={"folder": folder})
     except ValidationError as error:

@@ -14,8 +14,8 @@ from foretrain.files import failed_write, read_json, write_json
 from foretrain.merging.base import Merge, Merged
 from foretrain.merging.members import describe_members
 from foretrain.modalities.base import modality_of
-from foretrain.parts import PartOf, find, load_plugin
-from foretrain.plain_yaml import parse_yaml
+from foretrain.parts import PartOf, find, load_plugin, with_plugins
+from foretrain.plain_yaml import read_mapping
 from foretrain.run_directory import RunDirectory
 from foretrain.section import ModelPath, Section, problems, refusal
 
@@ -42,23 +42,12 @@ def read_merge(path: Path) -> MergeFile:
     Raises:
         RequestError: no such file, broken YAML, or faults in it (all of them in one message).
     """
-    try:
-        data = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"The merge file {path} cannot be read: {getattr(error, 'strerror', None) or error}."
-        ) from error
-    except ValueError as error:
-        raise RequestError(f"The merge file {path} is not valid YAML: {error}.") from error
-    if not isinstance(data, dict) or "merge" not in data:
+    data = read_mapping(path, "merge file", "merge and runs")
+    if "merge" not in data:
         raise RequestError(f"{path} is not a merge file: it should have `merge:`, and `runs:` where it merges runs.")
-    plugins = data.get("plugins") or []
-    home = path.parent
-    data["plugins"] = [str((home / name).resolve()) if str(name).endswith(".py") else name for name in plugins]
-    for name in data["plugins"]:
-        load_plugin(name)
+    data = with_plugins(data, path.parent)
     try:
-        return MergeFile.model_validate(data, context={"folder": home})
+        return MergeFile.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
         raise refusal(str(path), problems(error)) from error
 
