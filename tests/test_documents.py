@@ -18,8 +18,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from typer.main import get_command
 
 from foretrain import reference
+from foretrain.cli import app
 from foretrain.plain_yaml import parse_yaml
 from foretrain.recipe import load_recipe, make_recipe
 
@@ -130,15 +132,12 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_and_targets_exist(document: Path) -> None:
-    from foretrain.cli import app
-
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    groups = {group.name for group in app.registered_groups}
+    commands = vars(get_command(app))["commands"]
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     text = document.read_text(encoding="utf-8")
     shown = "\n".join([*re.findall(r"`([^`\n]+)`", text), *(block.text for block in blocks(document))])
     for name in re.findall(r"(?:^|[;&|]\s*)foretrain ([a-z]+)\b", shown, re.MULTILINE):
-        assert name in commands | groups, f"foretrain {name}"
+        assert name in commands, f"foretrain {name}"
     for name in re.findall(r"(?:^|[;&|]\s*)make ([a-z-]+)\b", shown, re.MULTILINE):
         assert name in targets, f"make {name}"
 
