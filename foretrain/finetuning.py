@@ -17,8 +17,8 @@ from foretrain.run_directory import RunDirectory
 from foretrain.section import Section, problems, refusal
 from foretrain.subject import Subject
 from foretrain.tasks._finetuning import best
+from foretrain.tasks._finetuning_task import measured
 from foretrain.tasks.base import Task
-from foretrain.tasks.finetune import measured
 from foretrain.tokens.tokenizer import TextTokenizer
 
 

@@ -14,10 +14,10 @@ from foretrain.errors import RequestError
 from foretrain.hashing import hash_data
 from foretrain.parts import Facts
 from foretrain.section import Count, DataPath
-from foretrain.tasks._finetuning import Example, Sides, Tuned, Tuning, fine_tune, kept_back
+from foretrain.tasks._finetuning import Example
+from foretrain.tasks._finetuning_task import FineTuningTask
 from foretrain.tasks._probing import Judging, divided
-from foretrain.tasks.base import Evaluated, Measured, Task
-from foretrain.tasks.finetune import measured
+from foretrain.tasks.base import Evaluated
 from foretrain.tasks.items import Item
 from foretrain.wording import look_up
 
@@ -35,7 +35,7 @@ class Tagged(Item):
         return self.given
 
 
-class FinetuneTokens(Task, Tuning):
+class FinetuneTokens(FineTuningTask[Tagged]):
     """Fine-tuning for tagging: all weights and a linear layer on the state of each word's first token.
 
     Attention, training and the choice of the learning rate are those of `finetune`. Words beyond the context are left
@@ -49,8 +49,6 @@ class FinetuneTokens(Task, Tuning):
         year=2025,
         answers="how well is a classification of words learned from few labels?",
     )
-    measures: ClassVar[Mapping[str, bool] | None] = {"accuracy": True, "loss": False, "spread": False}
-
     path: DataPath
     """A .jsonl or .parquet file of items (.gz and .zst too), or a folder of them."""
     where: dict[str, Wanted] = {}
@@ -106,23 +104,12 @@ class FinetuneTokens(Task, Tuning):
         """The sentences that judge."""
         return (item.text for item in self.items()[1])
 
-    def check(self) -> None:
-        """Read and divide all sentences."""
-        kept_back(self.items()[0], self.choose, self.path)
+    def labels_of(self, item: Tagged) -> Sequence[str]:
+        """The labels of a sentence's words."""
+        return item.labels
 
-    def grid(self, subject: Evaluated) -> list[Tuned]:
-        """Every learning rate and what came of it.
-
-        Raises:
-            RequestError: the sentences that teach are too few to be divided.
-        """
-        taught, judge = self.items()
-        train, choosing = kept_back(taught, self.choose, self.path)
-        names = sorted({label for item in [*taught, *judge] for label in item.labels})
-        sides = Sides(*(self._examples(subject, items, names) for items in (train, choosing, judge)))
-        return fine_tune(subject, sides, len(names), self)
-
-    def _examples(self, subject: Evaluated, items: Sequence[Tagged], names: list[str]) -> list[Example]:
+    def examples(self, subject: Evaluated, items: Sequence[Tagged], names: Sequence[str]) -> list[Example]:
+        """The sentences, each label at its word's first token."""
         # A word is encoded by itself, with the space in front that it has in running text.
         words = [" " * (place > 0) + word for item in items for place, word in enumerate(item.words)]
         encoded = iter(subject.tokenizer.encode(words))
@@ -139,7 +126,3 @@ class FinetuneTokens(Task, Tuning):
             if places:
                 made.append(Example(ids[: subject.context], tuple(labels), tuple(places)))
         return made
-
-    def evaluate(self, subject: Evaluated, seed: int) -> dict[str, Measured]:
-        """See the class."""
-        return measured(self.grid(subject))

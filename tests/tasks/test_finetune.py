@@ -19,7 +19,8 @@ from foretrain.errors import RequestError
 from foretrain.models.attention import attention_mask
 from foretrain.recipe import make_recipe
 from foretrain.tasks._finetuning import Classifier, Example, Sides, Tuned, Tuning, _batches, _factor, best, fine_tune
-from foretrain.tasks.finetune import Finetune, measured
+from foretrain.tasks._finetuning_task import measured
+from foretrain.tasks.finetune import Finetune
 from foretrain.tasks.finetune_tokens import FinetuneTokens
 from tests.tasks.subjects import subject, write_items
 from tests.tiny import tiny_data
@@ -113,7 +114,7 @@ def test_a_label_that_only_training_finds_is_learned(tmp_path: Path, kind: str) 
 
 def test_no_item_both_teaches_and_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("foretrain.tasks.finetune.fine_tune", lambda subject, sides, *rest: seen.append(sides))
+    monkeypatch.setattr("foretrain.tasks._finetuning_task.fine_tune", lambda subject, sides, *rest: seen.append(sides))
     Finetune(path=write_items(tmp_path / "items.jsonl", items())).grid(subject("llama"))
     parts = (seen[0].train, seen[0].choose, seen[0].judge)
     sides = [{tuple(example.ids) for example in part} for part in parts]
@@ -135,7 +136,7 @@ def test_words_are_judged_at_their_first_token(tmp_path: Path) -> None:
     task = FinetuneTokens(path=write_items(tmp_path / "items.jsonl", tagged()), **FAST)
     one = subject("llama")
     sentence = task.items()[0][0]
-    example = task._examples(one, [sentence], ["other", "same"])[0]
+    example = task.examples(one, [sentence], ["other", "same"])[0]
     text = one.tokenizer.decode(example.ids)
     assert text == sentence.text
     assert example.places is not None
