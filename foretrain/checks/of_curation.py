@@ -37,7 +37,7 @@ def check_corpus_step(part: Any, recipe: Figures) -> None:
         before = _read(Path(folder) / "before", part)
         found = []
         for turn in ("one", "two"):
-            stage = Stage(Path(folder) / turn, before, 2, 2, (("read", before), ("near_duplicates", before)))
+            stage = Stage(Path(folder) / turn, before, 2, 2, (((), before), (part.needs, before)))
             run_passes(part, stage)
             counts = summed(stage)
             need(counts.documents >= 2 * len(_TEXTS), f"{name} loses documents in silence")

@@ -43,9 +43,10 @@ class Saying(Protocol):
 
 @dataclass(frozen=True)
 class Built:
-    """A stage that is complete: `kind` of its step (`read` for the first), where it is, and its counts."""
+    """A stage that is complete: `kind` of its step (`read` for the first), the scores it gives, its place and counts."""
 
     kind: str
+    gives: tuple[str, ...]
     stage: Stage
     hash: str
     counts: Counts
@@ -115,7 +116,7 @@ def _stage(made: CorpusBuild, folder: Path, number: int, key: str, done: list[Bu
         done[-1].stage.folder if done else None,
         made.shards,
         made.examples,
-        tuple((each.kind, each.stage.folder) for each in done),
+        tuple((each.gives, each.stage.folder) for each in done),
     )
     record = stage.folder / "stage.json"
     again = record.is_file()
@@ -127,7 +128,7 @@ def _stage(made: CorpusBuild, folder: Path, number: int, key: str, done: list[Bu
         write_json(record, plain)
     found = read_json(record)
     counts = Counts(**{name: found[name] for name in Counts().plain()})
-    return Built(kind, stage, key, counts, float(found["wall"]), again)
+    return Built(kind, () if step is None else step.gives(), stage, key, counts, float(found["wall"]), again)
 
 
 def _passes(made: CorpusBuild, step: CorpusStep | None, stage: Stage) -> Iterator[Pass]:

@@ -70,14 +70,14 @@ class Stage:
         before: folder of the stage that it reads.
         shards: how many shards the documents are in; it is the same in all stages.
         examples: how many examples of dropped documents are kept for each reason, in each shard.
-        earlier: every stage before this one: the kind of its step, and its folder.
+        earlier: every stage before this one: the scores that its step gives, and its folder.
     """
 
     folder: Path
     before: Path | None
     shards: int
     examples: int
-    earlier: tuple[tuple[str, Path], ...] = ()
+    earlier: tuple[tuple[tuple[str, ...], Path], ...] = ()
 
     def documents(self, rank: int) -> Iterator[Document]:
         """The documents of a shard, as the stage before left them."""

@@ -12,12 +12,14 @@ from foretrain.curation.stage import Counts, Stage, settle, summed
 from foretrain.curation.steps.base import CorpusStep
 
 
-def stage_of(folder: Path, shards: Sequence[Sequence[Document]], earlier: tuple[tuple[str, Path], ...] = ()) -> Stage:
+def stage_of(
+    folder: Path, shards: Sequence[Sequence[Document]], earlier: tuple[tuple[tuple[str, ...], Path], ...] = ()
+) -> Stage:
     """A stage that reads these documents."""
     before = Stage(folder / "before", None, len(shards), 9)
     for rank, documents in enumerate(shards):
         settle(before, rank, documents)
-    return Stage(folder / "stage", before.folder, len(shards), 9, earlier or (("read", before.folder),))
+    return Stage(folder / "stage", before.folder, len(shards), 9, earlier or (((), before.folder),))
 
 
 def run_step(step: CorpusStep, stage: Stage) -> tuple[list[list[Document]], Counts]:

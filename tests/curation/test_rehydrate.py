@@ -59,7 +59,7 @@ def staged(folder: Path) -> Stage:
     settle(dedup, 0, [*left, *gone, Dropped(Document("x", "t", "t", scores={"cluster_size": 3.0}), "nearly the same")])
     quality = Stage(folder / "quality", None, 1, 0)
     settle(quality, 0, [*left, *(Dropped(document, "bad") for document in gone)])
-    earlier = (("read", folder / "none"), ("near_duplicates", dedup.folder), ("gopher_quality", quality.folder))
+    earlier = (((), folder / "none"), (("cluster_size",), dedup.folder), ((), quality.folder))
     return stage_of(folder, [left], earlier)
 
 

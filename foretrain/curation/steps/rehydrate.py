@@ -70,8 +70,7 @@ class Rehydrate(CorpusStep):
     def count_sizes(self, stage: Stage, rank: int) -> None:
         """Leave how many documents of each size one shard has, and how many filters dropped."""
         left = Counter(int(document.scores["cluster_size"]) for document in stage.documents(rank))
-        kinds = [kind for kind, _ in stage.earlier]
-        since = len(kinds) - kinds[::-1].index("near_duplicates")
+        since = 1 + next(number for number, (given, _) in enumerate(stage.earlier) if "cluster_size" in given)
         gone = Counter(
             int(json.loads(row["scores"])["cluster_size"])
             for _, folder in stage.earlier[since:]
