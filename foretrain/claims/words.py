@@ -23,8 +23,8 @@ def effect(row: Row | None) -> str:
     if row is None or row.get("difference") is None:
         return units.MISSING
     text = study_words.difference(row)
-    relative = row.get("relative")
-    return text if relative is None else f"{text} ({percent(relative)} {'lower' if relative < 0 else 'higher'})"
+    share = study_words.relative(row)
+    return text if share is None else f"{text} ({percent(share)} {'lower' if share < 0 else 'higher'})"
 
 
 def published(wanted: Expectation) -> str:

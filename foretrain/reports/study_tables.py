@@ -20,6 +20,7 @@ from foretrain.reports.study_words import (
     metric_words,
     noise_units,
     pair_words,
+    relative,
     rows_of,
     signed,
     verdict_words,
@@ -47,7 +48,7 @@ def verdict_table(study: Row, contrasts: Sequence[Row]) -> Table:
         if row["metric"] != shown:
             shown = row["metric"]
             rows.append([metric_title(shown, study["metrics"][shown])])
-        relative = row.get("relative")
+        share = relative(row)
         p = row.get("p_adjusted") if row.get("verdict") is not None else None
         rows.append(
             [
@@ -55,7 +56,7 @@ def verdict_table(study: Row, contrasts: Sequence[Row]) -> Table:
                 {"text": verdict_words(row), "look": str(row.get("verdict") or "").replace(" ", "-")},
                 difference(row),
                 interval(row),
-                "" if relative is None else f"{signed(100 * relative, 2)} %",
+                "" if share is None else f"{signed(100 * share, 2)} %",
                 noise_units(row),
                 "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
                 str(len(row.get("seeds") or [])),

@@ -10,6 +10,8 @@ from foretrain import units
 from foretrain.reports.run_tables import power_of_ten
 
 Row = Mapping[str, Any]
+MOST_TIMES = 10
+"""Differences of more than so many times what they are against are not told as shares of it."""
 
 
 def metric_words(name: str) -> str:
@@ -46,6 +48,12 @@ def in_sentence(name: str, metric: Row) -> str:
 def judged(study: Row) -> list[str]:
     """Names of the metrics that get verdicts, in order."""
     return [name for name, metric in study["metrics"].items() if metric.get("judged", True)]
+
+
+def relative(row: Row) -> float | None:
+    """A difference as a share of what it is against; None where that is too near 0 for a share to say anything."""
+    found = row.get("relative")
+    return None if found is None or abs(found) >= MOST_TIMES else float(found)
 
 
 def rows_of(study: Row, metric: str) -> list[Row]:

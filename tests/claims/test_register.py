@@ -71,6 +71,12 @@ def test_what_was_published() -> None:
     assert words.percent(0.1) == "10 %"
 
 
+def test_a_share_of_next_to_nothing_is_not_told() -> None:
+    row = {"difference": 0.5, "interval": [0.4, 0.6]}
+    assert words.effect({**row, "relative": 0.25}) == "+0.50 (25 % higher)"
+    assert words.effect({**row, "relative": 2.7e7}) == words.effect({**row, "relative": None}) == "+0.50"
+
+
 def test_a_mean_has_the_digits_that_its_spread_allows() -> None:
     assert words.figure({"mean": 3.86301, "sd": 0.0697}) == "3.863 ± 0.070"
     assert words.figure({"mean": 3.86301, "sd": None}) == "3.863"
