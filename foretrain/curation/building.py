@@ -43,7 +43,7 @@ class Saying(Protocol):
 
 @dataclass(frozen=True)
 class Built:
-    """A stage that is complete: `kind` of its step (`read` for the first), the scores it gives, its place and counts."""
+    """A stage that is complete: `kind` of its step (`read` for the first), scores that it gives, where, and counts."""
 
     kind: str
     gives: tuple[str, ...]

@@ -9,19 +9,17 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from foretrain.corpus.builtin._dice import Dice
-from foretrain.corpus.builtin.base import Builtin
+from foretrain.corpus.builtin._of_text import OfText
 from foretrain.corpus.document import Document
-from foretrain.corpus.inputs import open_path
-from foretrain.corpus.records import Reader
-from foretrain.hashing import hash_data, seed_from
+from foretrain.hashing import seed_from
 from foretrain.parts import Facts
-from foretrain.section import Count, DataPath, Number
+from foretrain.section import Count, Number
 
 CLEAN = 0.2
 """Share of the documents that the part `clean` has."""
 
 
-class Crawl(Builtin):
+class Crawl(OfText):
     """Real text among junk, in which how often a document was copied tells of its quality.
 
     Good documents are the beginnings of those of `of`; each stands there 2 to 30 times (log-uniform). Junk stands there
@@ -39,10 +37,6 @@ class Crawl(Builtin):
         year=2025,
         answers="does curation find what is planted: copies, junk, and copies as a sign of quality?",
     )
-    of: DataPath = "builtin:english"
-    """The text: `builtin:NAME`, `data:FILE`, or an absolute path."""
-    text: str = "text"
-    """The field that holds its text, or a template."""
     good: Count = Field(100, gt=0)
     """Good documents, at most: no more than there are."""
     junk: Count = Field(200, ge=0)
@@ -57,10 +51,6 @@ class Crawl(Builtin):
     """The crawl, or other documents of the same source."""
     seed: int = Field(0, ge=0)
     """Another seed copies, edits and makes up other documents; the parts stay."""
-
-    def sources_hash(self) -> str:
-        """Hash of the text that it is made from."""
-        return hash_data([entry.identity(None) for entry in open_path(self.of)])
 
     def documents(self) -> Iterator[Document]:
         """Every document of the part."""
@@ -81,8 +71,7 @@ class Crawl(Builtin):
 
     def _texts(self) -> Iterator[str]:
         """The beginnings of the part's real documents, cut after a word."""
-        reader = Reader(self.text)
-        for document in (found for entry in open_path(self.of) for found in entry.documents(reader)):
+        for document in self.sources():
             group = str(document.metadata.get("module", document.text))
             if (seed_from("crawl", "part", group) / 2**63 < CLEAN) == (self.part == "clean"):
                 text = document.text[: self.length + 1]

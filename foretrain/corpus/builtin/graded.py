@@ -8,20 +8,17 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from foretrain.corpus.builtin._dice import Dice
-from foretrain.corpus.builtin.base import Builtin
+from foretrain.corpus.builtin._of_text import OfText, place_of
 from foretrain.corpus.document import Document
-from foretrain.corpus.inputs import open_path
-from foretrain.corpus.records import Reader
-from foretrain.hashing import hash_data, seed_from
 from foretrain.parts import Facts
-from foretrain.section import Count, DataPath, Number
+from foretrain.section import Count, Number
 
 CLEAN = 0.1
 """Share of the modules (or documents) that the part `clean` has."""
 _LETTERS = "".join(map(chr, range(32, 127)))
 
 
-class Graded(Builtin):
+class Graded(OfText):
     """Text whose characters are replaced by random ones, in each of `bins` more rarely than in the one before.
 
     In bin b of n (from 0) every character is replaced by a random printable one with probability `most` * (1 - b /
@@ -38,10 +35,6 @@ class Graded(Builtin):
         year=2025,
         answers="does selecting or sorting by quality help, where quality is known?",
     )
-    of: DataPath = "builtin:english"
-    """The text: `builtin:NAME`, `data:FILE`, or an absolute path."""
-    text: str = "text"
-    """The field that holds its text, or a template."""
     bins: Count = Field(10, ge=2)
     """Grades of quality; equally many documents are in each, but for chance."""
     most: Number = Field(0.3, ge=0, le=1)
@@ -51,16 +44,10 @@ class Graded(Builtin):
     seed: int = Field(0, ge=0)
     """Another seed draws bins and characters anew; the parts stay."""
 
-    def sources_hash(self) -> str:
-        """Hash of the text that it is made from."""
-        return hash_data([entry.identity(None) for entry in open_path(self.of)])
-
     def documents(self) -> Iterator[Document]:
         """Every document of the part, in the order of the text."""
-        reader = Reader(self.text)
-        for document in (found for entry in open_path(self.of) for found in entry.documents(reader)):
-            place = seed_from("graded", "part", str(document.metadata.get("module", document.id))) / 2**63
-            if (place < CLEAN) == (self.part == "clean"):
+        for document in self.sources():
+            if (place_of(document, "graded") < CLEAN) == (self.part == "clean"):
                 yield self._graded(document)
 
     def _graded(self, document: Document) -> Document:

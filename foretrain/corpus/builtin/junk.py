@@ -8,13 +8,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from foretrain.corpus.builtin._dice import Dice
-from foretrain.corpus.builtin.base import Builtin
+from foretrain.corpus.builtin._of_text import OfText, place_of
 from foretrain.corpus.document import Document
-from foretrain.corpus.inputs import open_path
-from foretrain.corpus.records import Reader
-from foretrain.hashing import hash_data, seed_from
 from foretrain.parts import Facts
-from foretrain.section import DataPath, Number
+from foretrain.section import Number
 
 CLEAN, SLICE = 0.1, 0.05
 """Shares of the documents that the parts `clean` and `slice` have."""
@@ -35,7 +32,7 @@ BOILERPLATE = (
 _Part = Literal["mixed", "slice", "clean"]
 
 
-class Junk(Builtin):
+class Junk(OfText):
     """Text of which a share of the documents is junk: half of that has its words shuffled, half is boilerplate.
 
     Shuffled words no model can foretell; boilerplate (the same dozen sentences again and again, as long as the document
@@ -52,10 +49,6 @@ class Junk(Builtin):
         year=2024,
         answers="does a selection leave out what cannot be learnt, and what is known already?",
     )
-    of: DataPath = "builtin:english"
-    """The text: `builtin:NAME`, `data:FILE`, or an absolute path."""
-    text: str = "text"
-    """The field that holds its text, or a template."""
     share: Number = Field(0.3, ge=0, le=1)
     """Share of the documents that are junk."""
     part: _Part = "mixed"
@@ -63,14 +56,9 @@ class Junk(Builtin):
     seed: int = Field(0, ge=0)
     """Another seed makes junk of other documents; the parts stay."""
 
-    def sources_hash(self) -> str:
-        """Hash of the text that it is made from."""
-        return hash_data([entry.identity(None) for entry in open_path(self.of)])
-
     def documents(self) -> Iterator[Document]:
         """Every document of the part, in the order of the text."""
-        reader = Reader(self.text)
-        for document in (found for entry in open_path(self.of) for found in entry.documents(reader)):
+        for document in self.sources():
             if part_of(document) == self.part:
                 yield self._made(document)
 
@@ -84,8 +72,8 @@ class Junk(Builtin):
 
 
 def part_of(document: Document) -> _Part:
-    """The part that a document of the text is in; by its module in `builtin:english`, so that no module is in two."""
-    place = seed_from("junk", "part", str(document.metadata.get("module", document.id))) / 2**63
+    """The part that a document of the text is in."""
+    place = place_of(document, "junk")
     return "clean" if place < CLEAN else "slice" if place < CLEAN + SLICE else "mixed"
 
 
