@@ -26,7 +26,7 @@ class Guard:
         self.skipped = 0
 
     def begin(self) -> None:
-        """Forget the losses so far: another stage begins, whose text may be harder for the model."""
+        """Forget the losses so far: another stage begins, whose text may be harder for the model, or another loss."""
         self.recent.clear()
 
     def judge(self, step: int, loss: float, norm: float) -> Verdict:

@@ -126,7 +126,7 @@ class Trainer:
         step, recipe = self.step, self.plan.recipe
         self.figures = {}
         self.branches.enter(step, self.timeline)
-        if step == self.timeline.at(step).first:
+        if step == self.timeline.at(step).first or self.objective.begins(step):
             self.guard.begin()
         self.parametrization.before_step(step, self.optimizer)
         self.learner.zero_gradients()  # first of all: scoring a batch needs the memory that the old ones take

@@ -95,3 +95,14 @@ def test_another_stage_is_no_spike() -> None:
             one.guard.recent.extend(value / 100 for value in calm(WINDOW))
         skipped = one.train_step().get("skipped")
         assert skipped == ("spike" if step == 3 else None), step
+
+
+def test_another_loss_is_no_spike() -> None:
+    two = {"first": {"objective": "causal_lm"}, "second": {"objective": "causal_lm"}}
+    trainer = tiny_trainer(8, objective={"kind": "phases", "phases": two})
+    for step in range(8):
+        if step in (3, 4):  # losses that let any real one be a spike
+            trainer.guard.recent.extend([0.001] * WINDOW)
+        skipped = trainer.train_step().get("skipped")
+        # The second phase begins with step 4.
+        assert skipped == ("spike" if step == 3 else None), step

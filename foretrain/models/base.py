@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_MAPPING,
 )
+from transformers.utils import logging
 
 from foretrain.errors import RequestError
 from foretrain.parts import Part
@@ -131,6 +132,7 @@ def from_config(config: PretrainedConfig, **settings: Any) -> PreTrainedModel:
 
 def from_folder(folder: str, config: PretrainedConfig, **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model that a folder or the hub holds in safetensors, in fp32; and what `transformers` says of its loading."""
+    logging.disable_progress_bar()  # its lines would stand among ours
     found: Any = auto_class(config).from_pretrained(
         folder,
         config=config,

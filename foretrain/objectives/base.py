@@ -91,6 +91,10 @@ class Objective(Part):
     def before_step(self, step: int) -> None:
         """Told of each step (0-based) before its batch is prepared; steps that were skipped come here too."""
 
+    def begins(self, step: int) -> bool:
+        """Whether step `step` (0-based) is the first of another loss, to which those before it are no measure."""
+        return False
+
     def take_over(self) -> None:
         """Another objective hands over to it within a run; called once, before its first step."""
 

@@ -108,9 +108,12 @@ class Phases(Objective):
         name = self._name(step)
         return ":".join(part for part in (name, self.phases[name].objective.step_kind(step)) if part)
 
+    def begins(self, step: int) -> bool:
+        return step in self._ends[:-1]
+
     def before_step(self, step: int) -> None:
         self._step = step
-        if step in self._ends[:-1]:
+        if self.begins(step):
             self.current.take_over()
         self.current.before_step(step)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from scipy import stats
+
 from foretrain.errors import RequestError
 from foretrain.tasks.base import Measured
-from foretrain.tasks.statistics import mean, proportion
+from foretrain.tasks.statistics import LEVEL, mean, proportion
 
 
 def gains(old: Measured, new: Measured) -> list[float]:
@@ -42,17 +45,32 @@ def flips(old: Measured, new: Measured) -> dict[str, Measured]:
     return {
         "negative_flips": replace(negative, higher_is_better=False),
         "positive_flips": proportion([gain > 0 for gain in found], truncated=truncated),
-        "change": mean(found, higher_is_better=True, truncated=truncated),
+        "change": _change(found, truncated),
     }
 
 
-def sizes(old: Measured, new: Measured) -> dict[str, float]:
-    """How much is gained, on average, where something is, and lost where something is; 0 where nothing is."""
+def _change(found: Sequence[float], truncated: int) -> Measured:
+    """The mean gain. Of right and wrong its interval is Agresti's and Min's for paired shares.
+
+    That is Wald's, each of the four kinds of pairs counted half an item more often than it is: right for few items,
+    and no point where nothing flipped.
+    """
+    plain = mean(found, higher_is_better=True, truncated=truncated)
+    if not set(found) <= {-1.0, 0.0, 1.0}:
+        return plain
+    items, up, down = len(found) + 2, found.count(1.0) + 0.5, found.count(-1.0) + 0.5
+    centre = (up - down) / items
+    half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((up + down) / items - centre * centre) / math.sqrt(items)
+    return replace(plain, low=max(-1.0, centre - half), high=min(1.0, centre + half))
+
+
+def sizes(old: Measured, new: Measured) -> dict[str, float | None]:
+    """How much is gained, on average, where something is, and lost where something is; None where nothing is."""
     found = gains(old, new)
     up, down = [gain for gain in found if gain > 0], [-gain for gain in found if gain < 0]
     return {
-        "mean_gain": sum(up) / len(up) if up else 0.0,
-        "mean_regression": sum(down) / len(down) if down else 0.0,
+        "mean_gain": sum(up) / len(up) if up else None,
+        "mean_regression": sum(down) / len(down) if down else None,
     }
 
 

@@ -53,6 +53,22 @@ def test_rates_are_those_of_a_loop_over_items(pairs: list[tuple[bool, bool]]) ->
         assert (row["old"], row["new"]) == (float(before), float(after)) and before != after
 
 
+@pytest.mark.parametrize("counts", [(60, 0, 0, 0), (20, 7, 3, 30), (0, 12, 0, 0), (1, 0, 0, 0)])
+def test_the_interval_of_the_change_is_agrestis_and_mins(counts: tuple[int, int, int, int]) -> None:
+    both, up, down, neither = counts
+    pairs = [(True, True)] * both + [(False, True)] * up + [(True, False)] * down + [(False, False)] * neither
+    change = flips(*(measured([pair[number] for pair in pairs]) for number in (0, 1)))["change"]
+    # Stated with the four cells, as for any Wald interval of a difference of paired shares.
+    n11, n01, n10, n00 = (count + 0.5 for count in counts)
+    n = n11 + n01 + n10 + n00
+    first, second, joint = (n11 + n10) / n, (n11 + n01) / n, n11 / n
+    variance = first * (1 - first) + second * (1 - second) - 2 * (joint - first * second)
+    half = 1.959964 * (variance / n) ** 0.5
+    assert change.low == pytest.approx(max(-1, second - first - half), abs=1e-6)
+    assert change.high == pytest.approx(min(1, second - first + half), abs=1e-6)
+    assert change.low < change.value < change.high or change.value in (-1, 1)
+
+
 def test_metrics_that_are_more_than_right_and_wrong() -> None:
     old, new = (mean(values, higher_is_better=False) for values in ([1.0, 2.0, 3.0, 4.0], [0.5, 2.0, 5.0, 4.5]))
     assert gains(old, new) == [0.5, 0.0, -2.0, -0.5]  # losses: lower is better
@@ -62,7 +78,7 @@ def test_metrics_that_are_more_than_right_and_wrong() -> None:
     assert sizes(old, new) == {"mean_gain": 0.5, "mean_regression": 1.25}
     # mean = PFR times the mean gain, less NFR times the mean regression
     assert found["change"].value == 0.25 * 0.5 - 0.5 * 1.25
-    assert sizes(old, old) == {"mean_gain": 0.0, "mean_regression": 0.0}
+    assert sizes(old, old) == {"mean_gain": None, "mean_regression": None}
 
 
 def test_wrong_in_another_way_counts_what_was_wrong_before() -> None:

@@ -44,7 +44,8 @@
   const labels = {
     steps: "optimizer steps", tokens: "training tokens", flops: "training FLOPs", seconds: `training time (${timeUnit})`,
   };
-  // Steps as another unit, by interpolation in the table that the page carries (or the curve names).
+  // Steps as another unit, by interpolation in the table that the page carries (or the curve names); a forecast goes
+  // on beyond its end, at the rate of its last part.
   const converted = (steps, unit, table = axes) => {
     if (unit === "steps") return steps;
     const from = table.steps, to = table[unit], scale = unit === "seconds" ? time : 1;
@@ -52,14 +53,15 @@
     return steps.map((step) => {
       while (at < from.length - 2 && from[at + 1] < step) at += 1;
       if (from.length < 2) return to[0] / scale;
-      const part = Math.min(1, Math.max(0, (step - from[at]) / (from[at + 1] - from[at])));
+      const part = Math.max(0, (step - from[at]) / (from[at + 1] - from[at]));
       return (to[at] + part * (to[at + 1] - to[at])) / scale;
     });
   };
 
-  // The whole run in every chart, so that they can be read one below the other.
-  const span = (unit, log) => {
-    const found = [axes, ...Object.values(tables)].flatMap((table) => converted(table.steps, unit, table));
+  // The whole run in every chart, so that they can be read one below the other; and all of a curve that goes beyond it.
+  const span = (unit, log, figure) => {
+    const ends = figure.data.flatMap(({ x, table }) => converted(x.slice(-1), unit, tables[table]));
+    const found = [axes, ...Object.values(tables)].flatMap((table) => converted(table.steps, unit, table)).concat(ends);
     const all = found.filter((value) => value > 0).sort((a, b) => a - b);
     if (!all.length) return log ? [0, 1] : [-1, 1];
     const last = all[all.length - 1];
@@ -87,7 +89,7 @@
     }) : axis({
       title: { text: labels[unit], standoff: 8, font: { size: 12 } }, type: log ? "log" : "linear", showgrid: false,
       showline: true, ticks: "outside", ticklen: 4, nticks: width < 330 ? 4 : width < 420 ? 5 : 8,
-      exponentformat: unit === "flops" ? "power" : "B", range: span(unit, log), ...(log ? { dtick: 1 } : {}),
+      exponentformat: unit === "flops" ? "power" : "B", range: span(unit, log, figure), ...(log ? { dtick: 1 } : {}),
     }),
     yaxis: figure.layout.yaxis.rows ? axis({
       showgrid: false, automargin: true, ...figure.layout.yaxis, tickfont: { size: 13, color: "@ink" },
