@@ -5,6 +5,7 @@ Every figure on it comes from a `result.json`, every text from a `claim.yaml`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,15 +150,19 @@ def _arms(entry: Entry) -> str:
     """What each arm changes, and what it measured (mean and standard deviation over seeds) and cost."""
     result, study = entry.result, entry.claim.study
     raw = study.get("arms") or arms_as_written(study) or (study.get("forecast") or {}).get("forecasters", {})
+    changes = {name: _changes(arm) for name, arm in raw.items()}
+    common = _alike(list(changes.values()))
+    above = f"In every arm: {_told(common)}.\n\n" if common else ""
+    own = {name: _told({key: each[key] for key in each if key not in common}) for name, each in changes.items()}
     if result is None:
-        return _table(("arm", "changes"), [[name, _changes(arm)] for name, arm in raw.items()])
+        return above + _table(("arm", "changes"), [[name, own[name]] for name in raw])
     metrics = {name: told for name, told in result["study"]["metrics"].items() if not name.startswith(CHECK)}
     # Arms that the study added itself (baselines with a larger budget) change nothing of their own.
     names = [*result["arms"], *(name for name in raw if name not in result["arms"])]
     rows = []
     for name in names:
         found = result["arms"].get(name)
-        row = [name, _changes(raw.get(name))]
+        row = [name, own.get(name, "")]
         if found is None:
             rows.append([*row, *[""] * (len(metrics) + 4)])
             continue
@@ -166,18 +171,31 @@ def _arms(entry: Entry) -> str:
         costs.append(units.flops(found["flops"]).removesuffix(" FLOPs"))
         rows.append([*row, *figures, *costs, units.duration(found["seconds"])])
     heads = [*(words.metric(name, metrics[name].get("figure")) for name in metrics), "steps", "tokens", "FLOPs", "time"]
-    return _table(("arm", "changes", *heads), rows)
+    return above + _table(("arm", "changes", *heads), rows)
 
 
-def _changes(arm: Any) -> str:
-    """What an arm changes of the base, as it is written."""
+def _changes(arm: Any) -> dict[str, Any]:
+    """What an arm changes of the base, as it is written; the empty key is that of a text alone."""
     if isinstance(arm, str):
-        return f"`{arm}`"
+        return {"": arm}
     if not isinstance(arm, Mapping) or not arm:
-        return ""
+        return {}
     bare = not set(arm) & set(Arm.model_fields)
-    leaves = flat(arm if bare else {**arm.get("set", {}), **{key: arm[key] for key in arm if key != "set"}})
-    return "; ".join(f"`{key}: {value}`" for key, value in leaves.items())
+    return dict(arm) if bare else {**arm.get("set", {}), **{key: arm[key] for key in arm if key != "set"}}
+
+
+def _alike(changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The keys that all arms, of several, change alike: also in the order of what is in them, which may matter."""
+    first, *others = changes or [{}]
+    same = {key: json.dumps(value) for key, value in first.items()} if others else {}
+    return {
+        key: first[key] for key in same if all(key in each and json.dumps(each[key]) == same[key] for each in others)
+    }
+
+
+def _told(changes: Mapping[str, Any]) -> str:
+    leaves = flat(changes) if changes else {}
+    return "; ".join(f"`{key}: {value}`" if key else f"`{value}`" for key, value in leaves.items())
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

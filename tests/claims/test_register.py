@@ -59,6 +59,21 @@ def test_a_section_says_all_of_a_claim() -> None:
         assert piece in text
 
 
+def test_what_all_arms_change_alike_is_said_once_and_an_order_that_differs_is_not_alike() -> None:
+    arms = {
+        "plain": {"batch": {"tokens": 64}, "stages": {"a": {"weights": {"prose": 1}}, "b": {"weights": {"prose": 1}}}},
+        "slow": {
+            "batch": {"tokens": 64},
+            "stages": {"b": {"weights": {"prose": 1}}, "a": {"weights": {"prose": 1}}},
+            "optimizer.lr": 1e-6,
+        },
+    }
+    text = register([made("a", study={**claim_data()["study"], "arms": arms}, run=False)])
+    assert "In every arm: `batch.tokens: 64`.\n" in text
+    assert "| plain | `stages.a.weights.prose: 1`; `stages.b.weights.prose: 1` |" in text
+    assert "| slow | `stages.b.weights.prose: 1`; `stages.a.weights.prose: 1`; `optimizer.lr: 1e-06` |" in text
+
+
 def test_no_claims() -> None:
     assert "no claims yet" in register([])
 
