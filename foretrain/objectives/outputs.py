@@ -48,17 +48,20 @@ class Outputs:
         return found.reshape(ids.shape)
 
     @torch.no_grad()
-    def candidates(self, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def candidates(self, labels: Tensor, k: int | None) -> tuple[Tensor, Tensor]:
         """The label of each token and the `k - 1` most likely other tokens, most likely first.
 
         Args:
             labels: int64 [rows, length].
-            k: candidates a token, from 1 to the size of the vocabulary.
+            k: candidates a token, from 1 to the size of the vocabulary; None: all others, in no order of likelihood,
+                for to sort them takes many times as long as all else that is done with them.
 
         Returns:
             Their ids, int64 [rows, length, k], the label first; and their detached log-probabilities, float32 of the
             same shape, under the whole vocabulary.
         """
+        if k is None:
+            return self._all_candidates(labels)
         flat = labels.reshape(-1, 1)
         ids = flat.new_empty(flat.shape[0], k)
         found = ids.new_empty(ids.shape, dtype=torch.float32)
@@ -70,6 +73,18 @@ class Outputs:
             ids[place] = torch.cat([flat[place], numbers], 1)
             found[place] = torch.cat([own, others], 1) - whole
         return ids.reshape(*labels.shape, k), found.reshape(*labels.shape, k)
+
+    def _all_candidates(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """All tokens by their ids, but that the label and token 0 change places."""
+        flat = labels.reshape(-1, 1)
+        found = torch.cat([logits.log_softmax(1) for _, logits in self._pieces()])
+        ids = torch.arange(found.shape[1], device=flat.device).repeat(flat.shape[0], 1)
+        first = found[:, :1].clone()
+        found[:, :1] = found.gather(1, flat)
+        found.scatter_(1, flat, first)
+        ids.scatter_(1, flat, 0)
+        ids[:, :1] = flat
+        return ids.reshape(*labels.shape, -1), found.reshape(*labels.shape, -1)
 
     def _pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Detached float32 logits [n, vocabulary] of some tokens at a time; what is written to them is undone after."""

@@ -47,7 +47,6 @@ class Taught(Steering):
     """Targets that a token can get, the true one included; unset: the whole vocabulary."""
 
     _context: Any = PrivateAttr(None)
-    _choices: int = PrivateAttr(0)
     _heard: list[Tensor] = PrivateAttr(default_factory=list)
 
     def setup(self, context: Context) -> None:
@@ -58,7 +57,6 @@ class Taught(Steering):
         """
         check_candidates(self.kind, self.candidates or 1, context)
         self._context, self._heard = context, []
-        self._choices = self.candidates or vocabulary_of(context)
 
     @abstractmethod
     def known(self, batch: Batch) -> Known | None:
@@ -116,7 +114,7 @@ class TaughtByModel(Taught):
         self._teacher = teacher_named(self.model, self.kind, context)
 
     def known(self, batch: Batch) -> Known | None:
-        found: Known = self._teacher.outputs(batch).candidates(batch["labels"], self._choices)
+        found: Known = self._teacher.outputs(batch).candidates(batch["labels"], self.candidates)
         return found
 
 

@@ -89,7 +89,7 @@ class FutureSelfTraining(Taught):
     def known(self, batch: Batch) -> Known | None:
         with torch.no_grad():
             outputs = self._context.objective.forward(self._teacher, batch)
-            found: Known = outputs.candidates(batch["labels"], self._choices)
+            found: Known = outputs.candidates(batch["labels"], self.candidates)
         return found
 
     def before_step(self, batch: Batch) -> None:

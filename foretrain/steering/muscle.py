@@ -83,7 +83,7 @@ class Muscle(Taught):
         """The targets of the teacher that each token has."""
         wrong = outputs.candidates(batch["labels"], 2)[1]
         taught_by_old = wrong[..., 0] < wrong[..., 1]
-        old, new = (teacher.outputs(batch).candidates(batch["labels"], self._choices) for teacher in self._teachers)
+        old, new = (teacher.outputs(batch).candidates(batch["labels"], self.candidates) for teacher in self._teachers)
         chosen = taught_by_old[..., None]
         self._wrong.append(torch.stack([(taught_by_old & batch["mask"]).sum(), batch["mask"].sum()]))
         found: Known = (torch.where(chosen, old[0], new[0]), torch.where(chosen, old[1], new[1]))

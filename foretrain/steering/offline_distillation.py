@@ -13,7 +13,7 @@ from foretrain.objectives.causal_lm import CausalLM
 from foretrain.parts import Facts
 from foretrain.section import Count
 from foretrain.steering._taught_tokens import TaughtTokens, taught_tokens
-from foretrain.steering._teaching import Known, TaughtByModel
+from foretrain.steering._teaching import Known, TaughtByModel, vocabulary_of
 
 if TYPE_CHECKING:
     from foretrain.context import Context
@@ -49,6 +49,7 @@ class OfflineDistillation(TaughtByModel):
     candidates: Count | None = Field(16, gt=1)
     """Targets that a token can get, the true one included: what is kept of each token; unset: the whole vocabulary."""
 
+    _choices: int = PrivateAttr(0)
     _tables: dict[str, TaughtTokens] = PrivateAttr(default_factory=dict)
     _rows: list[int] = PrivateAttr(default_factory=lambda: [0, 0])
 
@@ -65,6 +66,7 @@ class OfflineDistillation(TaughtByModel):
             )
         super().setup(context)
         content = context.recipe.models[self.model].content()
+        self._choices = self.candidates or vocabulary_of(context)
         self._tables = {
             name: taught_tokens(tokens, self._teacher, content, self._choices, context)
             for name, tokens in context.stream.sets.items()

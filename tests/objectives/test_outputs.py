@@ -72,6 +72,25 @@ def test_losses_and_gradients_are_those_of_the_models_own_logits(name: str) -> N
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", BUILDERS)
+def test_candidates_are_the_label_and_the_likeliest_others_or_all(name: str) -> None:
+    torch.manual_seed(0)
+    made = BUILDERS[name]().eval()
+    known = made(input_ids=IDS).logits.detach().float().log_softmax(-1)
+    labels = LABELS.clone()
+    labels[0, :2] = torch.tensor([0, 49])
+    outputs = run_model(made, input_ids=IDS)
+    for k in (1, 4, 50, None):
+        ids, found = outputs.candidates(labels, k)
+        assert ids.shape == found.shape == (2, 10, k or 50)
+        assert torch.equal(ids[..., 0], labels)
+        assert all(len(set(row)) == len(row) for row in ids.flatten(0, 1).tolist())
+        torch.testing.assert_close(found, known.gather(-1, ids), rtol=1e-4, atol=1e-4)
+        if k is not None:
+            others = known.scatter(-1, labels[..., None], -torch.inf).sort(-1, descending=True)[0]
+            torch.testing.assert_close(found[..., 1:], others[..., : k - 1], rtol=1e-4, atol=1e-4)
+
+
 def test_the_head_is_itself_again_after_an_error() -> None:
     made = model("llama", vocabulary=50)
     has_plain_head(made)
