@@ -12,12 +12,14 @@ from tests.steering.teachers import save_teacher
 from tests.tiny import CONTEXT, tiny_data
 
 STEPS = 4
+SEEDS = {"teacher": 7, "other": 8}
 CHOSEN = {"kind": "salt_selection", "model": "teacher", "until": 3, "pool": 3}
 TAUGHT = {"kind": "distillation", "model": "teacher", "candidates": 8}
 FUTURE = {"kind": "future_self_training", "ahead": 2, "decay": 0.5, "candidates": 8}
+COMPATIBLE = {"kind": "muscle", "old": "teacher", "new": "other"}
 PARTS = {
     "replicate": [CHOSEN, TAUGHT, {**FUTURE, "variant": "wide"}, FUTURE],
-    "shard": [CHOSEN, {"kind": "offline_distillation", "model": "teacher"}, TAUGHT],
+    "shard": [CHOSEN, {"kind": "offline_distillation", "model": "teacher"}, TAUGHT, COMPATIBLE],
 }
 
 
@@ -29,10 +31,8 @@ def _figures(folder: Path, data: dict[str, Any], processes: int) -> dict[str, li
 
 @pytest.mark.parametrize("strategy", PARTS)
 def test_two_processes_equal_one(strategy: str, tmp_path: Path) -> None:
-    teacher = save_teacher(tmp_path / "teacher", steps=8)
-    data = tiny_data(
-        budget={"steps": STEPS}, models={"teacher": {"path": teacher}}, steering=PARTS[strategy], distributed=strategy
-    )
+    models = {name: {"path": save_teacher(tmp_path / name, steps=8, seed=seed)} for name, seed in SEEDS.items()}
+    data = tiny_data(budget={"steps": STEPS}, models=models, steering=PARTS[strategy], distributed=strategy)
     alone, together = tmp_path / "one", tmp_path / "two"
     for folder in (alone, together):
         folder.mkdir()
