@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from transformers.utils import logging
 from foretrain import faults
 from foretrain.checkpoints import Checkpointer
 from foretrain.errors import RequestError, RunError
-from foretrain.files import failed_write, sync_folder
+from foretrain.files import written_folder
 from foretrain.modalities.base import Processor, modality_named, modality_of
 from foretrain.models.base import from_folder
 from foretrain.parametrizations.base import Parametrization
@@ -39,29 +38,18 @@ def save_model(
     Raises:
         RunError: the disk is full, or the folder can't be written; what was there before is intact.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     logging.disable_progress_bar()
-    try:
-        faults.reach("write")
-        model.save_pretrained(temporary)
-        processor.save(temporary)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+    with written_folder(folder, "The model") as made:
+        try:
+            faults.reach("write")
+            model.save_pretrained(made)
+        except SafetensorError as error:
+            raise RunError(f"The model could not be written to {folder}: {error}.") from error
+        processor.save(made)
+        (made / "README.md").write_text(card, encoding="utf-8")
         for own in sorted(beside.iterdir()) if beside is not None else ():
             if own.is_dir():
-                shutil.copytree(own, temporary / own.name)
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise failed_write("The model", folder, error) from error
-    except SafetensorError as error:
-        raise RunError(f"The model could not be written to {folder}: {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+                shutil.copytree(own, made / own.name)
     return folder
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,33 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def written_folder(folder: Path, what: str) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `folder` in one rename if the block ends without an error.
+
+    Args:
+        folder: where it goes; what is there is left as it is until then.
+        what: subject of a sentence about a failure, such as "The model".
+
+    Raises:
+        RunError: the disk is full, or the folder can't be written.
+    """
+    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise failed_write(what, folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

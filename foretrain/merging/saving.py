@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foretrain.files import failed_write, sync_folder, write_json
+from foretrain.files import write_json, written_folder
 from foretrain.merging.weights import FILE, TYPES, Weights
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".gguf", ".index.json")
@@ -32,26 +32,13 @@ def write_weights(
     Raises:
         RunError: the disk is full, or the folder cannot be written; what was there before is intact.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with written_folder(folder, "The model") as made:
         for file in sorted(like.folder.iterdir()):
             if file.is_file() and not file.name.endswith(_WEIGHTS) and file.name not in ("README.md", "merge.json"):
-                shutil.copyfile(file, temporary / file.name)
-        _write_file(temporary / FILE, like, tensor)
-        write_json(temporary / "merge.json", dict(told))
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise failed_write("The model", folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+                shutil.copyfile(file, made / file.name)
+        _write_file(made / FILE, like, tensor)
+        write_json(made / "merge.json", dict(told))
+        (made / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
