@@ -1,13 +1,14 @@
-"""What each parametrization costs beside dense training: numbers trained, bytes, FLOPs and time of a step, in one run.
+"""What a parametrization or an objective costs beside the plain one: numbers trained, bytes, FLOPs, time of a step.
 
-python -m benchmarks.parametrizations                 # a table; a minute or two on one core
-python -m benchmarks.parametrizations --preset 1M     # another size
-python -m benchmarks.parametrizations --write         # keep it in benchmarks/results, dated
+python -m benchmarks.step_costs parametrization               # a table; some minutes on one core
+python -m benchmarks.step_costs objective --preset 1M         # the other axis; another size
+python -m benchmarks.step_costs parametrization --write       # keep it in benchmarks/results, dated
 
-All train the same model on the same windows in one process and take turns step by step; `time` is the median of a
-step's processor time over that of the dense step of the same turn, which other work on the machine changes little.
-`kept` are the bytes that a forward pass keeps for its backward pass beside parameters; `memory` is the peak of tensors
-in a step (`foretrain.tensor_memory`); `ideal` are the FLOPs without products with zeros, which nothing here skips.
+All train the same model on the same text in one process and take turns step by step; `time` is the median of a
+step's processor time over that of the plain step of the same turn, which other work on the machine changes little.
+`held` are the bytes of the weights in a checkpoint; `kept` are those that a forward pass keeps for its
+backward pass beside parameters; `memory` is the peak of tensors in a step (`foretrain.tensor_memory`); `ideal` are the
+FLOPs without products with zeros, which nothing here skips; `targets` the tokens that a step learns from.
 """
 
 from __future__ import annotations
@@ -32,26 +33,39 @@ from foretrain.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 CONTEXT, ROWS = 256, 8
-PARTS: dict[str, Any] = {
-    "full": "full",
-    "lora, rank 8": {"kind": "lora", "rank": 8},
-    "low_rank": "low_rank",
-    "sltrain": "sltrain",
-    "spdf, 75 %": {"kind": "spdf", "sparsity": 0.75},
+PARTS: dict[str, dict[str, Any]] = {
+    "parametrization": {
+        "full": "full",
+        "lora, rank 8": {"kind": "lora", "rank": 8},
+        "low_rank": "low_rank",
+        "sltrain": "sltrain",
+        "spdf, 75 %": {"kind": "spdf", "sparsity": 0.75},
+    },
+    "objective": {
+        "causal_lm": "causal_lm",
+        "masked_lm, 15 %": {"kind": "masked_lm", "rate": 0.15},
+        "masked_lm, 40 %": {"kind": "masked_lm", "rate": 0.4},
+        "prefix_lm": "prefix_lm",
+        "span_corruption": "span_corruption",
+        "ul2": "ul2",
+    },
 }
+"""By axis, the plain part first."""
+MODELS = {"parametrization": "llama", "objective": "eurobert"}
+"""The model that every part of an axis can train."""
 
 
-def trainer_of(part: Any, preset: str, precision: str) -> Trainer:
+def trainer_of(axis: str, part: Any, preset: str, precision: str) -> Trainer:
     recipe = {
         "budget": {"steps": 1000},
-        "model": {"kind": "llama", "preset": preset, "context": CONTEXT},
+        "model": {"kind": MODELS[axis], "preset": preset, "context": CONTEXT},
         "tokenizer": {"kind": "bpe", "vocabulary": 4096},
         "corpus": {"english": "builtin:english"},
         "batch": {"tokens": ROWS * CONTEXT},
         "optimizer": {"weight_decay": 0},
         "stability": {"spike": None},
         "precision": precision,
-        "parametrization": part,
+        axis: part,
     }
     return Trainer(make_plan(make_recipe(recipe), Group()), 1000, Group())
 
@@ -75,9 +89,12 @@ def kept(trainer: Trainer) -> int:
     return sum(found.values())
 
 
-def measure(preset: str, precision: str, turns: int) -> list[dict[str, Any]]:
-    trainers = {name: trainer_of(part, preset, precision) for name, part in PARTS.items()}
-    rows = {name: {"parametrization": name, **_counts(trainer)} for name, trainer in trainers.items()}
+def measure(axis: str, preset: str, precision: str, turns: int) -> list[dict[str, Any]]:
+    """A row for each part of an axis."""
+    parts = PARTS[axis]
+    trainers = {name: trainer_of(axis, part, preset, precision) for name, part in parts.items()}
+    plain = next(iter(parts))
+    rows = {name: {axis: name, **_counts(trainer)} for name, trainer in trainers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in range(turns):
         for name, trainer in trainers.items():
@@ -85,7 +102,7 @@ def measure(preset: str, precision: str, turns: int) -> list[dict[str, Any]]:
             trainer.counted_step()
             seconds[name].append(time.process_time() - begin)
     for name, row in rows.items():
-        ratios = [mine / dense for mine, dense in zip(seconds[name], seconds["full"], strict=True)]
+        ratios = [mine / theirs for mine, theirs in zip(seconds[name], seconds[plain], strict=True)]
         row |= {"seconds": statistics.median(seconds[name]), "time": statistics.median(ratios)}
     return list(rows.values())
 
@@ -97,7 +114,8 @@ def _counts(trainer: Trainer) -> dict[str, Any]:
     held = sum(t.numel() * t.element_size() for t in trainer.learner.state_dict().values())
     return {
         "trained": sum(parameter.numel() for parameter in masters.values()),
-        "checkpointed_bytes": held,
+        "targets": int(trainer.objective.prepare(trainer.stream.batch())["mask"].sum()),
+        "held_bytes": held,
         "kept_bytes": kept(trainer),
         "memory_bytes": trainer.meter.memory,
         "flops": trainer.meter.total // 2,
@@ -107,22 +125,23 @@ def _counts(trainer: Trainer) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("axis", choices=PARTS)
     parser.add_argument("--preset", default="3M")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "autocast"])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     tune_allocator()
-    rows = measure(options.preset, options.precision, options.turns)
-    print(f"{'':14}{'trained':>10}{'weights':>9}{'kept':>9}{'memory':>9}{'FLOPs':>8}{'ideal':>8}{'time':>7}")
+    rows = measure(options.axis, options.preset, options.precision, options.turns)
+    print(f"{'':17}{'trained':>11}{'targets':>8}{'held':>9}{'kept':>9}{'memory':>9}{'FLOPs':>8}{'ideal':>8}{'time':>7}")
     for row in rows:
-        sizes = "".join(f"{row[key] / 2**20:>8.1f}M" for key in ("checkpointed_bytes", "kept_bytes", "memory_bytes"))
+        sizes = "".join(f"{row[key] / 2**20:>8.1f}M" for key in ("held_bytes", "kept_bytes", "memory_bytes"))
         costs = "".join(f"{row[key] / rows[0]['flops']:>8.2f}" for key in ("flops", "ideal_flops"))
-        print(f"{row['parametrization']:14}{row['trained']:>10,}{sizes}{costs}{row['time']:>7.2f}")
+        print(f"{row[options.axis]:17}{row['trained']:>11,}{row['targets']:>8,}{sizes}{costs}{row['time']:>7.2f}")
     if options.write:
         about = {"preset": options.preset, "precision": options.precision, "tokens": ROWS * CONTEXT}
         data = {"about": {**about, "turns": options.turns, "environment": environment.describe()}, "rows": rows}
-        path = RESULTS / f"{date.today().isoformat()}-parametrizations.json"
+        path = RESULTS / f"{date.today().isoformat()}-{options.axis}s-{options.preset}.json"
         path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
