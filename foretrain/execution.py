@@ -22,9 +22,11 @@ from foretrain.files import write_atomic, write_json
 from foretrain.flops import peak_flops
 from foretrain.journal import Journal
 from foretrain.plan import Plan
+from foretrain.recipe import Budget
 from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory
 from foretrain.signals import Interruption
+from foretrain.sizing import FAR, sized
 from foretrain.spans import due, interval
 from foretrain.tasks.base import Measured
 from foretrain.tokens.tokenizer import TextTokenizer
@@ -164,14 +166,18 @@ class Run:
 
     def _rehearsed_steps(self) -> int:
         budget = self.plan.recipe.budget
-        trainer = Trainer(self.plan, 1000, self.group)
-        tasks, closing = dict[str, float](), 0.0
         if budget.minutes is None:
-            pace = trainer.rehearse(1, 0)
+            steps, pace, _ = sized(self.plan, budget, self.group)
         else:
-            pace, tasks = self._timed(trainer, 60 * REHEARSAL_SHARE * budget.minutes)
-            # The last evaluation is that of the exported weights, in fp32: about twice as slow.
-            closing = CLOSING_SECONDS + 2 * pace.evaluation + sum(tasks.values())
+            steps, pace = self._steps_for_minutes(budget, budget.minutes)
+        self._say_pace(pace, steps)
+        return int(self.group.agree(steps))
+
+    def _steps_for_minutes(self, budget: Budget, minutes: float) -> tuple[int, Pace]:
+        trainer = Trainer(self.plan, FAR, self.group)
+        pace, tasks = self._timed(trainer, 60 * REHEARSAL_SHARE * minutes)
+        # The last evaluation is that of the exported weights, in fp32: about twice as slow.
+        closing = CLOSING_SECONDS + 2 * pace.evaluation + sum(tasks.values())
         steps = steps_for(
             budget,
             self.plan.tokens_per_step,
@@ -180,11 +186,8 @@ class Run:
             spent=time.time() - self.started + closing,
             beside=lambda steps: self._seconds_beside(steps, pace, tasks),
         )
-        if budget.minutes is not None:
-            steps += self.start  # minutes count from this command on, the other units from the first step
-            self.clock = Clock(self.started + 60 * budget.minutes, budget.minutes, closing)
-        self._say_pace(pace, steps)
-        return int(self.group.agree(steps))
+        self.clock = Clock(self.started + 60 * minutes, minutes, closing)
+        return steps + self.start, pace  # minutes count from this command on, the other units from the first step
 
     def _timed(self, trainer: Trainer, least: float) -> tuple[Pace, dict[str, float]]:
         """The pace, of at least that many seconds of steps; and the seconds of each task."""

@@ -38,6 +38,9 @@ from foretrain.step import Problem, decide_gradient
 
 Figures = dict[str, Any]
 
+LOOKED_AT = 1_000_000
+"""Steps among which a rehearsal looks for kinds that differ in cost."""
+
 
 class Trainer:
     """A plan in execution: everything that changes while a run goes on, and the step that changes it.
@@ -329,7 +332,7 @@ class Trainer:
 
     def _first_of_each_kind(self) -> list[int]:
         first: dict[str, int] = {}
-        for step in range(min(self.total, 1000)):
+        for step in range(min(self.total, LOOKED_AT)):
             first.setdefault(self.kind(step), step)
         return list(first.values())
 
@@ -344,7 +347,7 @@ class Trainer:
     def rehearse(self, warm: int, timed: int, seconds: float = 0.0) -> Pace:
         """Run a few steps for their cost and duration, and one evaluation, then put everything back.
 
-        One step of each kind is counted, as far as the next thousand steps have them.
+        One step of each kind is counted, as far as the first million steps have them.
 
         Args:
             warm: steps before the clock starts.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foretrain import __version__
-from foretrain.budget import Pace, steps_for
+from foretrain.budget import Pace
 from foretrain.distributed import Group
 from foretrain.exporting import export_run
 from foretrain.hashing import hash_data
@@ -22,18 +22,15 @@ from foretrain.plan import Plan, make_plan
 from foretrain.recipe import Budget, Recipe, make_recipe
 from foretrain.run_directory import RunDirectory, split_step
 from foretrain.running import run
+from foretrain.sizing import FAR, sized
 from foretrain.stages import FIGURES as STAGE_FIGURES
 from foretrain.tasks.base import Task
 from foretrain.tokens.cache import cache_folder
 from foretrain.tokens.tokenizer import TextTokenizer
 from foretrain.trainer import Trainer
 
-FAR = 1000
-"""Steps among which a rehearsal looks for kinds of step that differ in cost."""
 INPUTS = ("tokens", "corpus", "tokenizer", "feedback", "models", "scores")
 """Hashes of a plan that decide, with its recipe, what a run is."""
-ROUNDS = 4
-"""How often a number of steps is planned with anew, at most."""
 
 
 def foresee(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +59,7 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
     recipe = make_recipe(payload["recipe"])
     plan = make_plan(recipe, tokenizer=_tokenizer_of(recipe, payload["start"]))
     budget = recipe.budget if payload["amount"] is None else Budget(**{payload["unit"]: payload["amount"]})
-    steps, pace, trainer = _sized(plan, budget)
+    steps, pace, trainer = sized(plan, budget, Group())
     return {
         "steps": steps,
         "tokens": steps * plan.tokens_per_step,
@@ -153,23 +150,6 @@ def _tokenizer_of(recipe: Recipe, start: str | None) -> TextTokenizer | None:
         return None
     modality = modality_named(recipe.objective.modality)
     return modality.load_tokenizer(RunDirectory.open(split_step(start)[0]).tokenizer_path)
-
-
-def _sized(plan: Plan, budget: Budget) -> tuple[int, Pace, Trainer]:
-    """Steps that a budget buys, what they cost, and the trainer that said so.
-
-    Where kinds of step differ in cost, which step is of which kind may depend on how many there are: then the number
-    that was found is planned with, until it stays.
-    """
-    total = FAR
-    for _ in range(ROUNDS):
-        trainer = Trainer(plan, total, Group())
-        pace = trainer.rehearse(0, 0)
-        steps = steps_for(budget, plan.tokens_per_step, pace, trainer.kind, spent=0.0, beside=lambda steps: 0.0)
-        if len(pace.flops) == 1 or steps == total:
-            break
-        total = steps
-    return steps, pace, trainer
 
 
 def _what_counts(task: Task) -> dict[str, Any]:

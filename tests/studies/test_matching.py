@@ -8,8 +8,11 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
+import foretrain as ft
 from foretrain.errors import RequestError
+from foretrain.recipe import make_recipe
 from foretrain.run_directory import RunDirectory
+from foretrain.sizing import FAR
 from foretrain.steering.base import Gradient, GradientOf, Steering
 from foretrain.studies.commands import noise
 from foretrain.studies.conducting import conduct
@@ -41,6 +44,15 @@ class TwiceInTheSecondHalf(Steering):
         return of(group, at)
 
 
+class TwiceFromLateOn(TwiceInTheSecondHalf):
+    """The same from a step on that lies beyond those among which kinds are looked for at first."""
+
+    kind: Literal["twice_from_late_on"] = "twice_from_late_on"  # type: ignore[assignment]
+
+    def setup(self, context: Any) -> None:
+        self._total = 2 * (FAR + 10)
+
+
 def amounts(study: Study, arm: str, amount: float | None) -> list[float | None]:
     return [job.payload["amount"] for job in plan_jobs(study, Products(study), arm, (), amount, 0)]
 
@@ -63,7 +75,7 @@ class TestSharesOfTheBudget:
         assert amounts(study, "plain", 100.0) == [100.0]  # as a control it is given more than it says
 
 
-def test_which_steps_are_dear_depends_on_how_many_there_are() -> None:
+def test_which_steps_are_dear_depends_on_how_many_there_are(tmp_path: Path) -> None:
     recipe = {**tiny_data(), "steering": ["twice_in_the_second_half"]}
     plain = plan_run({"recipe": tiny_data(), "start": None, "unit": "flops", "amount": None})
     found = plan_run({"recipe": recipe, "start": None, "unit": "flops", "amount": None})
@@ -72,6 +84,17 @@ def test_which_steps_are_dear_depends_on_how_many_there_are() -> None:
     matched = plan_run({"recipe": recipe, "start": None, "unit": "flops", "amount": found["flops"]})
     assert 8 <= matched["steps"] <= 9  # were it as in a long run, all were cheap, and it would be 12
     assert abs(matched["flops"] - found["flops"]) <= found["step_flops"] / 2
+    # A run that is given the budget itself finds the same.
+    run = ft.run(make_recipe({**recipe, "budget": {"flops": found["flops"]}}), out=tmp_path / "run", quiet=True)
+    assert run.result()["cost"]["steps"] == matched["steps"]
+
+
+def test_a_kind_of_step_that_begins_late_is_planned_with() -> None:
+    recipe = {**tiny_data(), "steering": ["twice_from_late_on"]}
+    step = plan_run({"recipe": tiny_data(), "start": None, "unit": "flops", "amount": None})["step_flops"]
+    found = plan_run({"recipe": recipe, "start": None, "unit": "flops", "amount": (FAR + 10 + 2 * 20) * step})
+    assert found["step_flops"] > 1.8 * step
+    assert found["steps"] == pytest.approx(FAR + 10 + 20, abs=1)  # were all cheap, it would be 20 more
 
 
 def test_the_baseline_with_one_off_costs_has_more_than_its_own_budget(tmp_path: Path) -> None:
