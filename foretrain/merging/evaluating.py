@@ -103,7 +103,7 @@ def _measured(plan: Plan, merged: Merged) -> dict[str, Any]:
 
 
 def objective_of(plan: Plan, learner: Learner, group: Group) -> Objective:
-    """The recipe's objective, as far as it is one of the model alone."""
+    """The recipe's objective as it is at the end of a run, as far as it is one of the model alone."""
     recipe = plan.recipe
     objective = recipe.objective.model_copy(deep=True)
     objective.setup(
@@ -120,11 +120,12 @@ def objective_of(plan: Plan, learner: Learner, group: Group) -> Objective:
             text=plan.tokenizer,
         )
     )
-    if list(objective.modules()) or objective.state_dict():
+    if not objective.of_the_model_alone():
         raise RequestError(
             f"objective '{objective.kind}' keeps something of its own beside the model (modules, state), which a merge "
             "has not; runs of it cannot be merged."
         )
+    objective.before_step(max((plan.total_steps or 0) - 1, 0))
     return objective
 
 

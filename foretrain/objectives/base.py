@@ -84,6 +84,10 @@ class Objective(Part):
         """Own modules that are trained with the model (heads); their parameters join the optimizer."""
         return ()
 
+    def of_the_model_alone(self) -> bool:
+        """Whether it keeps nothing that a merge of several runs would lack: no modules, and no state."""
+        return not list(self.modules()) and not self.state_dict()
+
     def step_kind(self, step: int) -> str:
         """The kind of step `step` (0-based) is, where kinds differ in cost; pure in (seed, step)."""
         return ""

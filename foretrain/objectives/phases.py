@@ -139,6 +139,10 @@ class Phases(Objective):
     def modules(self) -> Iterable[nn.Module]:
         return [module for phase in self.phases.values() for module in phase.objective.modules()]
 
+    def of_the_model_alone(self) -> bool:
+        # Its own state is a place in the run, which a merge has too: the end.
+        return all(phase.objective.of_the_model_alone() for phase in self.phases.values())
+
     def after_step(self, step: int) -> None:
         self.current.after_step(step)
 

@@ -81,7 +81,7 @@ def plan_run(payload: Mapping[str, Any]) -> dict[str, Any]:
         "tasks": {name: hash_data(_what_counts(task)) for name, task in recipe.tasks.items()},
         "weights": plan.weights,
         "context": plan.context,
-        "stateful": bool(list(trainer.objective.modules()) or trainer.objective.state_dict()),
+        "stateful": not trainer.objective.of_the_model_alone(),
         "corpus": plan.hashes["corpus"],
         "scores": plan.hashes.get("scores", {}),
         "scoring": sum(report.get("scoring_flops", 0) for report in plan.prepared.reports.values()),

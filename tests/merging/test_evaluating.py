@@ -26,12 +26,22 @@ from foretrain.merging.evaluating import evaluate_merge
 from foretrain.parts import Facts
 from foretrain.run_directory import RunDirectory
 from tests.merging.conftest import folder_bytes
+from tests.tiny import CONTEXT, tiny_recipe
 
 
 def test_of_one_checkpoint_the_figures_are_those_of_the_run(runs: list[RunDirectory], tmp_path: Path) -> None:
     found, single = evaluate_merge(Average(last=1), runs[:1], tmp_path / "m"), runs[0].result() or {}
     assert found["validation"] == single["validation"] and found["tasks"] == single["tasks"]
     assert {key: value for key, value in found["cost"].items() if key != "inference"} == single["cost"]
+
+
+def test_runs_of_phases_are_judged_by_the_last_one(tmp_path: Path) -> None:
+    model = {"kind": "eurobert", "layers": 1, "width": 16, "heads": 2, "feedforward": 24, "context": CONTEXT}
+    phases = {"causal": {"objective": "causal_lm"}, "masked": {"objective": "masked_lm"}}
+    both = {"objective": {"kind": "phases", "phases": phases}, "model": model, "precision": "fp32"}
+    run = ft.run(tiny_recipe(budget={"steps": 4}, **both), out=tmp_path / "run", quiet=True)
+    found, single = evaluate_merge(Average(last=1), [run, run], tmp_path / "m"), run.result() or {}
+    assert found["validation"] == pytest.approx(single["validation"], rel=1e-6)
 
 
 def test_an_average_is_a_run_that_transformers_loads(runs: list[RunDirectory], tmp_path: Path) -> None:
