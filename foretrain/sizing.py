@@ -23,12 +23,12 @@ def sized(plan: Plan, budget: Budget, group: Group) -> tuple[int, Pace, Trainer]
     Raises:
         RequestError: the budget does not pay for one step.
     """
-    total = FAR
+    trainer = Trainer(plan, FAR, group)
     for _ in range(ROUNDS):
-        trainer = Trainer(plan, total, group)
-        pace = trainer.rehearse(0, 0)
+        total, pace = trainer.total, trainer.rehearse(0, 0)
         steps = steps_for(budget, plan.tokens_per_step, pace, trainer.kind, spent=0.0, beside=lambda steps: 0.0)
         if steps == total or (len(pace.flops) == 1 and steps < total):
             break
-        total = steps
+        del trainer  # there is room for one model
+        trainer = Trainer(plan, steps, group)
     return steps, pace, trainer
