@@ -30,7 +30,7 @@ from foretrain.parts import PartOf, with_plugins
 from foretrain.plain_yaml import format_yaml, read_mapping
 from foretrain.probes.base import Probe
 from foretrain.schedules.base import Schedule
-from foretrain.section import Count, DataPath, Number, Section, problems, refusal
+from foretrain.section import Count, DataPath, Faults, Number, Section, problems, refusal
 from foretrain.spans import Span
 from foretrain.stages import Stage, stage_faults
 from foretrain.steering.base import Steering
@@ -290,7 +290,7 @@ class Recipe(Section):
     def _stages_fit(self) -> Recipe:
         weights = {name: domain.weight for name, domain in self.corpus.items()}
         if faults := stage_faults(self.stages, weights, self.budget.minutes is not None):
-            raise ValueError("; ".join(faults))
+            raise Faults(faults)
         return self
 
     def plain(self) -> dict[str, Any]:

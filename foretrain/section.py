@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,16 +137,25 @@ def _branch(key: int | str) -> bool:
     return isinstance(key, str) and key.startswith(("function-", "list[", "dict[", "literal[", "nullable["))
 
 
+class Faults(ValueError):
+    """Several faults that one validator found, a sentence each."""
+
+    def __init__(self, found: Iterable[str]) -> None:
+        self.all = list(found)
+        super().__init__("; ".join(self.all))
+
+
 def problems(error: ValidationError, within: str = "") -> list[str]:
     """Every fault in a validation error as `where: what`; `within` is the place of the section that was read."""
     lines: dict[str, None] = {}
     for fault in error.errors():
         path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"] if not _branch(key))
         path = (within + path).lstrip(".")
-        message = fault["msg"].removeprefix("Value error, ")
+        raised = fault.get("ctx", {}).get("error")
+        messages = raised.all if isinstance(raised, Faults) else [fault["msg"].removeprefix("Value error, ")]
         given = fault.get("input")
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-        lines[f"{path}: {message}{shown}" if path else f"{message}{shown}"] = None
+        lines |= {f"{path}: {message}{shown}" if path else f"{message}{shown}": None for message in messages}
     return list(lines)
 
 

@@ -14,7 +14,7 @@ from foretrain.curation.steps.base import CorpusStep
 from foretrain.overrides import with_override
 from foretrain.parts import PartOf, kinds, with_plugins
 from foretrain.plain_yaml import read_mapping
-from foretrain.section import Count, Section, problems, refusal
+from foretrain.section import Count, Faults, Section, problems, refusal
 
 
 def _one_alone(value: Any) -> Any:
@@ -53,7 +53,7 @@ class CorpusBuild(Section):
     @model_validator(mode="after")
     def _possible(self) -> CorpusBuild:
         if faults := list(order_faults(self.steps)):
-            raise ValueError("; ".join(faults))
+            raise Faults(faults)
         return self
 
     def plain(self) -> dict[str, Any]:

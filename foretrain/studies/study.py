@@ -15,7 +15,7 @@ from foretrain.overrides import with_changes, with_override
 from foretrain.parts import PartOf
 from foretrain.plain_yaml import format_yaml
 from foretrain.recipe import Recipe, make_recipe, read_recipe
-from foretrain.section import DataPath, Number, Section, problems, refusal
+from foretrain.section import DataPath, Faults, Number, Section, problems, refusal
 from foretrain.studies.executors.base import Executor
 from foretrain.studies.faults import refuse_recipes, study_faults
 from foretrain.studies.stopping.base import Stopping
@@ -185,7 +185,7 @@ class Study(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
         if faults := study_faults(self):
-            raise ValueError("; ".join(faults))
+            raise Faults(faults)
         return self
 
     def tuning(self, arm: str) -> Tuning | None:

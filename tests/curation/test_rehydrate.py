@@ -91,3 +91,10 @@ def test_the_controls(tmp_path: Path) -> None:
 def test_impossible_orders_are_refused(steps: list[str], words: str) -> None:
     with pytest.raises(RequestError, match=words):
         make_build({"read": "x.txt", "steps": steps})
+
+
+def test_each_impossible_place_is_a_fault_of_its_own() -> None:
+    with pytest.raises(
+        RequestError, match=r"has 2 faults:\n  - steps\[0\].*\n  - steps\[2\].*near_duplicates has given"
+    ):
+        make_build({"read": "x.txt", "steps": ["rehydrate", "near_duplicates", "near_duplicates"]})
