@@ -11,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -30,7 +29,7 @@ from foretrain.parts import PartOf, with_plugins
 from foretrain.plain_yaml import format_yaml, read_mapping
 from foretrain.probes.base import Probe
 from foretrain.schedules.base import Schedule
-from foretrain.section import Count, DataPath, Faults, Number, Section, problems, refusal
+from foretrain.section import Count, DataPath, Faults, Number, Section, read_section
 from foretrain.spans import Span
 from foretrain.stages import Stage, stage_faults
 from foretrain.steering.base import Steering
@@ -335,7 +334,4 @@ def make_recipe(
     for override in overrides:
         data = with_override(data, override)
     data = with_plugins(data, folder)
-    try:
-        return Recipe.model_validate(data, context={"folder": folder})
-    except ValidationError as error:
-        raise refusal(source, problems(error)) from error
+    return read_section(Recipe, data, source, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,7 @@ from foretrain.errors import RequestError, unknown_name
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Model = TypeVar("Model", bound=BaseModel)
 _SUFFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _NUMBER = re.compile(r"^\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*([KMBGTPE]?)\s*$", re.IGNORECASE)
 
@@ -157,6 +158,24 @@ def problems(error: ValidationError, within: str = "") -> list[str]:
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
         lines |= {f"{path}: {message}{shown}" if path else f"{message}{shown}": None for message in messages}
     return list(lines)
+
+
+def read_section(section: type[Model], data: Any, source: str, folder: Path | None = None) -> Model:
+    """A section from plain data; relative paths in it start at `folder`.
+
+    Args:
+        section: its class.
+        data: what it is made of.
+        source: what the data are called where they have faults.
+        folder: where relative paths start; the working directory if left out.
+
+    Raises:
+        RequestError: faults, all of them in one message.
+    """
+    try:
+        return section.model_validate(data, context=None if folder is None else {"folder": folder})
+    except ValidationError as error:
+        raise refusal(source, problems(error)) from error
 
 
 def refusal(source: str, faults: Sequence[str]) -> RequestError:

@@ -14,7 +14,7 @@ from foretrain.curation.steps.base import CorpusStep
 from foretrain.overrides import with_override
 from foretrain.parts import PartOf, kinds, with_plugins
 from foretrain.plain_yaml import read_mapping
-from foretrain.section import Count, Faults, Section, problems, refusal
+from foretrain.section import Count, Faults, Section, read_section
 
 
 def _one_alone(value: Any) -> Any:
@@ -108,7 +108,4 @@ def make_build(data: dict[str, Any], folder: Path | str = Path(), source: str = 
     """A build from plain data; relative paths start at `folder`."""
     folder = Path(folder)
     data = with_plugins(data, folder)
-    try:
-        return CorpusBuild.model_validate(data, context={"folder": folder})
-    except ValidationError as error:
-        raise refusal(source, problems(error)) from error
+    return read_section(CorpusBuild, data, source, folder)

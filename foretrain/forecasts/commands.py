@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from foretrain import units
 from foretrain.errors import RequestError
@@ -25,7 +25,7 @@ from foretrain.plain_yaml import parse_yaml
 from foretrain.reports.run_report import write_report
 from foretrain.run_directory import RunDirectory
 from foretrain.schedules.base import Schedule
-from foretrain.section import problems, refusal
+from foretrain.section import read_section
 
 _POINTS = 40
 
@@ -146,10 +146,7 @@ def _named(law: Any, schedule: Any) -> _Named:
             given[name] = parse_yaml(value) if isinstance(value, str) else value
         except ValueError as error:
             raise RequestError(f"--{name} {value}: not valid YAML ({error}).") from error
-    try:
-        return _Named.model_validate(given)
-    except ValidationError as error:
-        raise refusal("The request", problems(error)) from error
+    return read_section(_Named, given, "The request")
 
 
 def _plain(schedule: Schedule | None) -> dict[str, Any] | None:

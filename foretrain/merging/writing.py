@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from foretrain.errors import RequestError
 from foretrain.exporting import save_model
 from foretrain.files import failed_write, read_json, write_json
@@ -17,7 +15,7 @@ from foretrain.modalities.base import modality_of
 from foretrain.parts import PartOf, find, load_plugin, with_plugins
 from foretrain.plain_yaml import read_mapping
 from foretrain.run_directory import RunDirectory
-from foretrain.section import ModelPath, Section, problems, refusal
+from foretrain.section import ModelPath, Section, read_section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,10 +44,7 @@ def read_merge(path: Path) -> MergeFile:
     if "merge" not in data:
         raise RequestError(f"{path} is not a merge file: it should have `merge:`, and `runs:` where it merges runs.")
     data = with_plugins(data, path.parent)
-    try:
-        return MergeFile.model_validate(data, context={"folder": path.parent})
-    except ValidationError as error:
-        raise refusal(str(path), problems(error)) from error
+    return read_section(MergeFile, data, str(path), path.parent)
 
 
 def write_merge(file: MergeFile, folder: Path) -> dict[str, Any]:

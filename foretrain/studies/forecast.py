@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from foretrain import environment
 from foretrain.console import Terminal
@@ -21,12 +21,11 @@ from foretrain.errors import RequestError, unknown_name
 from foretrain.files import write_atomic, write_json
 from foretrain.forecasts.base import Forecaster
 from foretrain.forecasts.curves import Curve, CurveTable, of_run
-from foretrain.overrides import with_override
 from foretrain.parts import PartOf
 from foretrain.plain_yaml import format_yaml
 from foretrain.recipe import read_recipe
 from foretrain.reports.study_report import write_report
-from foretrain.section import Number, Section, problems, refusal
+from foretrain.section import Number, Section, read_section
 from foretrain.studies.conducting import conduct
 from foretrain.studies.directory import StudyDirectory
 from foretrain.studies.executors.base import Executor
@@ -240,16 +239,7 @@ def make_forecast_study(
         RequestError: faults in it, in its base, or in the recipe of a run.
     """
     folder = Path(folder)
-    made = dict(data)
-    if made.get("base") is not None:
-        made = with_base(made, folder, source, overrides)
-    else:
-        for override in overrides:
-            made = with_override(made, override)
-    try:
-        study = ForecastStudy.model_validate(made, context={"folder": folder})
-    except ValidationError as error:
-        raise refusal(source, problems(error)) from error
+    study = read_section(ForecastStudy, with_base(data, folder, source, overrides), source, folder)
     if study.forecast.runs:
         study.training()
     return study

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from foretrain.errors import RequestError
 from foretrain.merging.base import Merge
@@ -15,7 +15,7 @@ from foretrain.overrides import with_changes, with_override
 from foretrain.parts import PartOf
 from foretrain.plain_yaml import format_yaml
 from foretrain.recipe import Recipe, make_recipe, read_recipe
-from foretrain.section import DataPath, Faults, Number, Section, problems, refusal
+from foretrain.section import DataPath, Faults, Number, Section, read_section
 from foretrain.studies.executors.base import Executor
 from foretrain.studies.faults import refuse_recipes, study_faults
 from foretrain.studies.stopping.base import Stopping
@@ -243,10 +243,7 @@ def make_study(
     """
     folder = Path(folder)
     data = {"folder": str(folder.resolve()), **with_base(data, folder, source, overrides)}
-    try:
-        study = Study.model_validate(data, context={"folder": folder})
-    except ValidationError as error:
-        raise refusal(source, problems(error)) from error
+    study = read_section(Study, data, source, folder)
     refuse_recipes(study, source)
     return study
 

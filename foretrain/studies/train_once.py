@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from foretrain.console import Terminal
 from foretrain.errors import RequestError, unknown_name
@@ -20,7 +20,7 @@ from foretrain.files import write_json
 from foretrain.parts import PartOf
 from foretrain.recipe import Recipe, read_recipe
 from foretrain.reports.train_once_report import write_report
-from foretrain.section import Count, Number, Section, problems, refusal
+from foretrain.section import Count, Number, Section, read_section
 from foretrain.steering.injection import Injection, Intervention
 from foretrain.studies.conducting import conduct
 from foretrain.studies.executors.base import Executor
@@ -232,11 +232,7 @@ def make_train_once(
         RequestError: faults in it, in its base, or in the studies that it stands for.
     """
     folder = Path(folder)
-    data = with_base(data, folder, source, overrides)
-    try:
-        study = TrainOnceStudy.model_validate(data, context={"folder": folder})
-    except ValidationError as error:
-        raise refusal(source, problems(error)) from error
+    study = read_section(TrainOnceStudy, with_base(data, folder, source, overrides), source, folder)
     if any(part["kind"] == Injection.name() for part in study.base["steering"]):
         raise RequestError(f"{source}: the base has an injection already; list all interventions under `train_once`.")
     study.full()
