@@ -16,7 +16,7 @@ from foretrain.curation.commands import build_corpus as build_corpus
 from foretrain.errors import RequestError
 from foretrain.files import write_atomic
 from foretrain.finetuning import finetune as finetune
-from foretrain.flipping import compare_flips, read_tasks
+from foretrain.flipping import compare_flips
 from foretrain.forecasts.commands import forecast as forecast
 from foretrain.forecasts.ledger import ledger as ledger
 from foretrain.generation import generate
@@ -25,7 +25,7 @@ from foretrain.merging.writing import read_merge, reopened, write_merge
 from foretrain.modalities.base import modality_of
 from foretrain.models.pretrained import Pretrained
 from foretrain.plan import Plan, make_plan
-from foretrain.recipe import Recipe, read_recipe
+from foretrain.recipe import Recipe
 from foretrain.recipe import load_recipe as load_recipe
 from foretrain.recipe import make_recipe as make_recipe
 from foretrain.reports.flips_report import flips_page
@@ -37,6 +37,7 @@ from foretrain.running import run as run
 from foretrain.studies.commands import noise as noise
 from foretrain.studies.commands import study as study
 from foretrain.subject import Subject
+from foretrain.task_file import read_tasks
 from foretrain.tasks.base import Task
 
 RunLike = RunDirectory | Path | str
@@ -129,15 +130,11 @@ def evaluate(run: RunLike, *, tasks: Path | str | None = None, step: int | None 
     """Every task of the run's recipe (or of another YAML file with a `tasks:` mapping) on its model."""
     directory = _open(run)
     recipe = directory.load_recipe()
-    if tasks is not None:
-        given = read_recipe(Path(tasks)).get("tasks")
-        if not given:
-            raise RequestError(f"{tasks} should be a YAML file with a mapping `tasks:`.")
-        recipe = make_recipe({**directory.recipe(), "tasks": given}, folder=Path(tasks).parent, source=str(tasks))
-    if not recipe.tasks:
+    wanted = recipe.tasks if tasks is None else read_tasks(Path(tasks))
+    if not wanted:
         raise RequestError(f"The recipe of {directory.path} names no tasks; give a YAML file with `tasks:` by --tasks.")
     subject = subject_of(directory, step)
-    found = {name: task.evaluate(subject, recipe.seed) for name, task in recipe.tasks.items()}
+    found = {name: task.evaluate(subject, recipe.seed) for name, task in wanted.items()}
     return {name: {metric: measured.plain() for metric, measured in metrics.items()} for name, metrics in found.items()}
 
 
@@ -171,10 +168,7 @@ def flips(
 def _tasks_of(path: str, tasks: Path | str | None) -> dict[str, Task]:
     """The tasks of a YAML file, or those of the recipe of the run at a path."""
     if tasks is not None:
-        given = read_recipe(Path(tasks)).get("tasks")
-        if not isinstance(given, dict) or not given:
-            raise RequestError(f"{tasks} should be a YAML file with a mapping `tasks:`.")
-        return read_tasks(given, Path(tasks))
+        return read_tasks(Path(tasks))
     run = RunDirectory(Path(path))
     known = dict(run.load_recipe().tasks) if run.recipe() else {}
     if not known:

@@ -5,28 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from foretrain import exporting
 from foretrain.errors import RequestError, unknown_name
 from foretrain.modalities.base import modality_of
 from foretrain.models.pretrained import Pretrained
-from foretrain.parts import PartOf, kinds
-from foretrain.recipe import read_recipe
+from foretrain.parts import kinds
 from foretrain.run_directory import RunDirectory
-from foretrain.section import Section, problems, refusal
 from foretrain.subject import Subject
+from foretrain.task_file import read_tasks
 from foretrain.tasks._finetuning import best
-from foretrain.tasks._finetuning_task import measured
-from foretrain.tasks.base import Task
+from foretrain.tasks._finetuning_task import FineTuningTask, measured
 from foretrain.tokens.tokenizer import TextTokenizer
-
-
-class Tasks(Section):
-    """A file of tasks."""
-
-    tasks: dict[str, PartOf[Task]]
-    """Tasks by name, as in a recipe."""
 
 
 def finetune(model: RunDirectory | Path | str, tasks: Path | str, step: int | None = None) -> dict[str, Any]:
@@ -44,7 +33,7 @@ def finetune(model: RunDirectory | Path | str, tasks: Path | str, step: int | No
     Raises:
         RequestError: there is no such model, the file is faulty, or a task of it does not fine-tune.
     """
-    read = read_tasks(Path(tasks))
+    read = read_finetuning(Path(tasks))
     subject = model_at(model, step)
     found = {}
     for name, task in read.items():
@@ -57,25 +46,20 @@ def finetune(model: RunDirectory | Path | str, tasks: Path | str, step: int | No
     return found
 
 
-def read_tasks(path: Path) -> dict[str, Any]:
+def read_finetuning(path: Path) -> dict[str, FineTuningTask[Any]]:
     """The tasks of a file that fine-tune, checked.
 
     Raises:
         RequestError: the file is faulty, or a task of it does something else.
     """
-    data = read_recipe(path)
-    try:
-        found = Tasks.model_validate({"tasks": data.get("tasks") or {}}, context={"folder": path.parent}).tasks
-    except ValidationError as error:
-        raise refusal(str(path), problems(error)) from error
-    if not found:
-        raise RequestError(f"{path} should be a YAML file with a mapping `tasks:`, each {{kind: finetune, path: ...}}.")
-    for name, task in found.items():
-        if not hasattr(task, "grid"):
-            able = [kind for kind, part in kinds(Task).items() if hasattr(part, "grid")]  # type: ignore[type-abstract]
+    found = {}
+    for name, task in read_tasks(path, "finetune").items():
+        if not isinstance(task, FineTuningTask):
+            able = kinds(FineTuningTask)  # type: ignore[type-abstract]
             told = unknown_name("kind that fine-tunes", task.kind, able)
             raise RequestError(f"{path}, tasks.{name}: {told} `foretrain evaluate` measures tasks of every kind.")
         task.check()
+        found[name] = task
     return found
 
 

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from foretrain.errors import RequestError, unknown_name
 from foretrain.named_models import read_subject
-from foretrain.parts import PartOf
-from foretrain.section import problems, refusal
 from foretrain.tasks._flips import flipped, flips, sizes, wrong_otherwise
 from foretrain.tasks.base import Measured, Task
-
-
-def read_tasks(given: Mapping[str, Any], file: Path) -> dict[str, Task]:
-    """The tasks that a file names, from its plain data.
-
-    Raises:
-        RequestError: faults in one of them; all are in one message.
-    """
-    kind: Any = dict[str, PartOf[Task]]  # type: ignore[type-abstract]
-    try:
-        found: dict[str, Task] = TypeAdapter(kind).validate_python(dict(given), context={"folder": file.parent})
-    except ValidationError as error:
-        raise refusal(str(file), problems(error, "tasks")) from error
-    return found
 
 
 def compare_flips(old: str, new: str, tasks: Mapping[str, Task], metric: str | None = None) -> dict[str, Any]:
