@@ -72,6 +72,11 @@ class Group:
             dist.barrier()
 
 
+def alone() -> Group:
+    """This process by itself, on the GPU where there is one."""
+    return Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def start_group() -> Group:
     """The group this process belongs to: from `torchrun`'s environment, or alone."""
     world = int(os.environ.get("WORLD_SIZE", "1"))

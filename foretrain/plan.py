@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from foretrain import flops
 from foretrain.budget import steps_for
-from foretrain.distributed import Group
+from foretrain.distributed import Group, alone
 from foretrain.errors import RequestError
 from foretrain.evaluation import Validation
 from foretrain.fitting import (
@@ -275,7 +275,7 @@ def make_plan(
     Raises:
         RequestError: whatever does not fit, before any compute is spent.
     """
-    group = group or Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    group = group or alone()
     modality = modality_named(recipe.objective.modality)
     # A model that isn't there, or is of another kind, is told before the corpus is read.
     refuse_other_family(recipe, modality, recipe.model.config(1, {}))

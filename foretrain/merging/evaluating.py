@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from foretrain import environment
 from foretrain.context import Context
-from foretrain.distributed import Group
+from foretrain.distributed import Group, alone
 from foretrain.errors import RequestError
 from foretrain.exporting import model_card, save_model
 from foretrain.files import finite, write_atomic, write_json
@@ -75,8 +73,7 @@ def plan_of(run: RunDirectory) -> Plan:
     """The first run's recipe resolved again, for what it is judged on."""
     recipe = run.load_recipe()
     tokenizer = modality_named(recipe.objective.modality).load_tokenizer(run.tokenizer_path)
-    group = Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    plan = make_plan(recipe, group, tokenizer=tokenizer, precision="fp32")
+    plan = make_plan(recipe, alone(), tokenizer=tokenizer, precision="fp32")
     plan.total_steps = run.plan()["total_steps"]
     before, now, split = run.plan()["hashes"]["tokens"], plan.hashes["tokens"], recipe.evaluation.split
     changed = [name for name in before if before[name].get(split) != now.get(name, {}).get(split)]
@@ -90,7 +87,7 @@ def plan_of(run: RunDirectory) -> Plan:
 
 def _measured(plan: Plan, merged: Merged) -> dict[str, Any]:
     """`validation` and `tasks` of a result."""
-    recipe, group = plan.recipe, Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    recipe, group = plan.recipe, alone()
     learner = Learner(accelerate(merged.model), "fp32", group)
     objective = objective_of(plan, learner, group)
     with learner.evaluating():

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field, field_validator
 from transformers import PreTrainedModel
 
-from foretrain.distributed import Group
+from foretrain.distributed import Group, alone
 from foretrain.errors import RequestError, unknown_name
 from foretrain.kernels.accelerate import accelerate
 from foretrain.learner import Learner
@@ -111,7 +110,7 @@ class Judge:
 
     @cached_property
     def _group(self) -> Group:
-        return Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return alone()
 
     @cached_property
     def _plan(self) -> Plan:

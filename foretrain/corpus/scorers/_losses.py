@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from foretrain import flops
 from foretrain.corpus.scorers._pieces import grouped
+from foretrain.distributed import alone
 from foretrain.errors import CorruptFile, RequestError
 from foretrain.files import cache_folder, read_json, write_json
 from foretrain.hashing import hash_bytes, hash_data, hash_file
@@ -139,7 +140,7 @@ class _Opened:
         from foretrain.named_models import read_model  # the recipe's schema has scorers in it
 
         self.where, self.precision = where, precision
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = alone().device
         self.models: list[nn.Module] = []
         tokenizers: dict[str, TextTokenizer] = {}
         room = DEFAULT_CONTEXT
